@@ -1,0 +1,1 @@
+//! Micro benchmarks. The targets beside this file hold them.

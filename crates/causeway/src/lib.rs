@@ -1,0 +1,1 @@
+//! The command line: a whole cluster on one machine, small clients, a load tool.

@@ -1,0 +1,1 @@
+//! Routes and messages between proxies and intermediates, over gRPC.

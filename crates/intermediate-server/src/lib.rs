@@ -1,0 +1,1 @@
+//! The relay between proxies: routes and messages.

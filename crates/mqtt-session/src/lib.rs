@@ -1,0 +1,1 @@
+//! The MQTT protocol of one client, without sockets or clocks.

@@ -1,0 +1,1 @@
+//! The MQTT node: client connections, clean sessions, local subscriptions.

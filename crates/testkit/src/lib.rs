@@ -1,0 +1,1 @@
+//! Raw MQTT client, whole clusters in one process, delivery checker.

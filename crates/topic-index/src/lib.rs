@@ -1,0 +1,1 @@
+//! Topic filters to subscribers, and topic names to retained values.

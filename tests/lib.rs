@@ -1,0 +1,1 @@
+//! Tests of the whole product. The targets beside this file hold them.
