@@ -1,1 +1,16 @@
-//! Topic filters to subscribers, and topic names to retained values.
+//! Topic filters to subscribers ([`TopicIndex`]), and topic names to retained values ([`TopicTree`]).
+//!
+//! Owns: which filters match a topic, and which kept topics match a filter, at a cost that follows
+//! what matches and not what is stored. Invariant: both agree with [`mqtt_codec::TopicFilter::matches`],
+//! and neither recurses, so the depth of a topic never costs stack.
+//! Does not: read a clock, take a lock, log, or know share names, QoS or sessions.
+
+mod index;
+mod level;
+mod slab;
+mod subscribers;
+mod tree;
+mod trie;
+
+pub use index::TopicIndex;
+pub use tree::{TopicPage, TopicTree};
