@@ -18,15 +18,6 @@ pub(crate) enum Level {
 }
 
 impl Span {
-    pub(crate) fn starting(start: usize, text: &str) -> Self {
-        let length = text.get(start..).map_or(0, level_length);
-        let short = |at: usize| u16::try_from(at).expect("a filter has at most 65,535 bytes");
-        Self {
-            start: short(start),
-            end: short(start + length),
-        }
-    }
-
     pub(crate) fn first(text: &str) -> Self {
         Self::starting(0, text)
     }
@@ -39,6 +30,20 @@ impl Span {
     pub(crate) fn of(self, text: &str) -> &str {
         text.get(usize::from(self.start)..usize::from(self.end))
             .unwrap_or_default()
+    }
+
+    /// What follows the level: nothing, or a slash and more levels.
+    pub(crate) fn rest(self, text: &str) -> &str {
+        text.get(usize::from(self.end)..).unwrap_or_default()
+    }
+
+    fn starting(start: usize, text: &str) -> Self {
+        let length = text.get(start..).map_or(0, level_length);
+        let short = |at: usize| u16::try_from(at).expect("a filter has at most 65,535 bytes");
+        Self {
+            start: short(start),
+            end: short(start + length),
+        }
     }
 }
 

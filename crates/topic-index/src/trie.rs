@@ -369,11 +369,9 @@ impl<T: Default> Entry<T> {
 }
 
 impl<T> Entry<T> {
-    /// What follows the leaf's own level: nothing, or a slash and more levels.
+    /// What follows the leaf's own level.
     fn rest(&self) -> &str {
-        self.text
-            .get(usize::from(self.level.end)..)
-            .unwrap_or_default()
+        self.level.rest(&self.text)
     }
 }
 
