@@ -2,7 +2,8 @@
 
 use bytestring::ByteString;
 
-use crate::{PacketId, ReasonCode, UserProperties};
+use crate::wire::{Reader, Sink};
+use crate::{DecodeError, EncodeError, PacketId, PacketType, ReasonCode, UserProperties, Version};
 
 /// A PUBACK, PUBREC, PUBREL or PUBCOMP packet; which one is said by the
 /// [`Packet`](crate::Packet) variant.
@@ -29,6 +30,57 @@ impl Ack {
     /// An acknowledgement without properties.
     #[must_use]
     pub const fn new(packet_id: PacketId, reason: ReasonCode) -> Self {
-        Self { packet_id, reason, properties: None }
+        Self {
+            packet_id,
+            reason,
+            properties: None,
+        }
+    }
+    pub(crate) fn decode(
+        reader: &mut Reader<'_>,
+        packet: PacketType,
+        version: Version,
+    ) -> Result<Self, DecodeError> {
+        let mut ack = Self::new(reader.packet_id()?, ReasonCode::Success);
+        // The short forms of MQTT 5.0: neither reason nor properties, or no properties.
+        if version == Version::V5 && !reader.is_empty() {
+            ack.reason = ReasonCode::decode(reader, packet)?;
+            if !reader.is_empty() {
+                ack.properties = ReasonProperties::decode(reader)?;
+            }
+        }
+        Ok(ack)
+    }
+
+    fn properties(&self) -> Option<&ReasonProperties> {
+        self.properties
+            .as_deref()
+            .filter(|properties| !properties.is_empty())
+    }
+
+    /// Whether the packet identifier is all that is written.
+    pub(crate) fn is_short(&self, version: Version) -> bool {
+        version < Version::V5 || self.reason == ReasonCode::Success && self.properties().is_none()
+    }
+
+    pub(crate) fn write(&self, packet: PacketType, version: Version, sink: &mut dyn Sink) {
+        sink.u16(self.packet_id.value());
+        if self.is_short(version) {
+            return;
+        }
+        sink.reason(packet, self.reason);
+        if let Some(properties) = self.properties() {
+            sink.reason_properties(Some(properties));
+        }
+    }
+}
+
+impl dyn Sink + '_ {
+    /// Writes the reason of a `packet` of MQTT 5.0.
+    pub(crate) fn reason(&mut self, packet: PacketType, reason: ReasonCode) {
+        if !reason.fits(packet) {
+            self.refuse(EncodeError::ReasonNotAllowed(packet, reason));
+        }
+        self.u8(reason as u8);
     }
 }

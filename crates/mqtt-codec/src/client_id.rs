@@ -22,6 +22,18 @@ impl ClientId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// A copy that shares no memory with a read buffer: use it for whatever is kept for long.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self(ByteString::from(self.as_str()))
+    }
+
+    /// The identifier's text and the memory it shares.
+    #[must_use]
+    pub fn as_byte_string(&self) -> &ByteString {
+        &self.0
+    }
 }
 
 impl std::fmt::Display for ClientId {

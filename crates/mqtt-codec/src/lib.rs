@@ -12,16 +12,20 @@
 //!
 //! # Layout
 //!
-//! - [`packet`]: the sum of all packets; [`decoder`]: one packet cut from a buffer
+//! - [`packet`]: the sum of all packets; `decoder`: one packet cut from a buffer; `error`: why not
 //! - `connect`, `connack`, `publish`, `ack`, `subscribe`, `control`: one packet family each
 //! - `properties`: the property table of MQTT 5.0; [`message`]: what travels between clients
 //! - `topic`, `client_id`, `packet_id`, `qos`, `reason`: the nouns; `wire`: integers and strings
+
+#![warn(missing_docs)]
 
 mod ack;
 mod client_id;
 mod connack;
 mod connect;
 mod control;
+mod decoder;
+mod error;
 pub mod message;
 pub mod packet;
 mod packet_id;
@@ -31,14 +35,17 @@ mod qos;
 mod reason;
 mod subscribe;
 mod topic;
+mod wire;
 
 pub use ack::{Ack, ReasonProperties};
 pub use client_id::ClientId;
 pub use connack::ConnAck;
 pub use connect::{Connect, Will};
 pub use control::{Auth, Disconnect};
-pub use message::{Message, PublishProperties};
-pub use packet::Packet;
+pub use decoder::Decoder;
+pub use error::{DecodeError, EncodeError};
+pub use message::{Message, PublishProperties, PublishPropertiesBuilder, PublishProperty};
+pub use packet::{Packet, PacketType};
 pub use packet_id::{PacketId, ReceiveMaximum, SubscriptionId, TopicAlias};
 pub use properties::UserProperties;
 pub use publish::{AliasUse, Publish, PublishHead, SubscriptionIds};

@@ -1,9 +1,14 @@
 //! PUBLISH: a message on its way over one connection.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use crate::{Message, PacketId, PublishProperties, QoS, SubscriptionId, TopicAlias, TopicName};
+use crate::properties::{Block, id, not_allowed};
+use crate::wire::{Head, Reader, VAR_INT_MAX, put_var_int, var_int_len};
+use crate::{
+    DecodeError, EncodeError, Message, PacketId, PacketType, PublishProperties, QoS,
+    SubscriptionId, TopicAlias, TopicName, Version,
+};
 
 /// The subscription identifiers of one PUBLISH, mostly none or one.
 pub type SubscriptionIds = SmallVec<[SubscriptionId; 2]>;
@@ -77,5 +82,297 @@ impl Message {
             expiry_secs: publish.expiry_secs,
             properties: publish.properties,
         }
+    }
+}
+
+const RETAIN: u8 = 0b0001;
+const QOS_SHIFT: u8 = 1;
+const QOS: u8 = 0b11;
+const DUP: u8 = 0b1000;
+
+impl Publish {
+    /// What the flags of the fixed header alone rule out.
+    pub(crate) const fn check_flags(flags: u8) -> Result<(), DecodeError> {
+        match flags >> QOS_SHIFT & QOS {
+            0 if flags & DUP != 0 => Err(DecodeError::DupAtQoS0), // [MQTT-3.3.1-2]
+            3 => Err(DecodeError::PublishQoS3),                   // [MQTT-3.3.1-4]
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn decode(
+        mut frame: Bytes,
+        flags: u8,
+        version: Version,
+    ) -> Result<Self, DecodeError> {
+        let qos = QoS::from_bits(flags >> QOS_SHIFT & QOS).ok_or(DecodeError::PublishQoS3)?;
+        let mut reader = Reader::new(&frame);
+        let topic = reader.unchecked_text()?;
+        let packet_id = match qos {
+            QoS::AtMostOnce => None,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => Some(reader.packet_id()?),
+        };
+        let mut publish = Self {
+            dup: flags & DUP != 0,
+            qos,
+            retain: flags & RETAIN != 0,
+            packet_id,
+            topic: None,
+            alias: None,
+            expiry_secs: None,
+            subscription_ids: SubscriptionIds::new(),
+            properties: PublishProperties::default(),
+            payload: Bytes::new(),
+        };
+        if version == Version::V5 {
+            publish.decode_properties(&mut reader)?;
+        }
+        if !topic.is_empty() || version < Version::V5 {
+            publish.topic = Some(TopicName::new(topic).map_err(DecodeError::TopicName)?);
+        } else if publish.alias.is_none() {
+            return Err(DecodeError::TopicMissing);
+        }
+        let header = frame.len() - reader.len();
+        frame.advance(header);
+        publish.payload = frame;
+        Ok(publish)
+    }
+
+    fn decode_properties(&mut self, reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        let mut block = Block::open(reader)?;
+        if block.reader().is_empty() {
+            return Ok(());
+        }
+        self.properties = PublishProperties::decode_from(block, |id, block| {
+            match id {
+                id::MESSAGE_EXPIRY => self.expiry_secs = Some(block.reader().u32()?),
+                id::TOPIC_ALIAS => {
+                    let alias = TopicAlias::new(block.reader().u16()?);
+                    self.alias = Some(alias.ok_or(DecodeError::TopicAliasZero)?); // [MQTT-3.3.2-8]
+                }
+                id::SUBSCRIPTION_ID => {
+                    let value = SubscriptionId::new(block.reader().var_int()?);
+                    self.subscription_ids
+                        .push(value.ok_or(DecodeError::PropertyValue(id))?);
+                }
+                other => return not_allowed(other),
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    pub(crate) fn encode(&self, version: Version, dst: &mut BytesMut) -> Result<(), EncodeError> {
+        self.outline().encode(version, &self.payload, dst)
+    }
+
+    pub(crate) fn encoded_len(&self, version: Version) -> usize {
+        self.outline().encoded_len(version, self.payload.len())
+    }
+
+    fn outline(&self) -> Outline<'_> {
+        Outline {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            packet_id: self.packet_id,
+            topic: self.topic.as_ref().map_or("", TopicName::as_str),
+            alias: self.alias,
+            expiry_secs: self.expiry_secs,
+            subscription_ids: &self.subscription_ids,
+            pass_on: self.properties.as_bytes(),
+        }
+    }
+}
+
+impl PublishHead {
+    /// Adds the whole packet to `dst`, or nothing if it must not be sent.
+    pub fn encode(
+        &self,
+        message: &Message,
+        version: Version,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        self.outline(message, version)
+            .encode(version, &message.payload, dst)
+    }
+
+    /// Adds the packet up to its payload, which the caller writes behind it.
+    pub fn encode_before_payload(
+        &self,
+        message: &Message,
+        version: Version,
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let outline = self.outline(message, version);
+        let layout = outline.layout(version, message.payload.len())?;
+        dst.reserve(layout.before_payload());
+        outline.write(&layout, dst);
+        Ok(())
+    }
+
+    /// How many bytes the whole packet has.
+    #[must_use]
+    pub fn encoded_len(&self, message: &Message, version: Version) -> usize {
+        self.outline(message, version)
+            .encoded_len(version, message.payload.len())
+    }
+
+    fn outline<'a>(&'a self, message: &'a Message, version: Version) -> Outline<'a> {
+        let (topic, alias) = match self.alias {
+            AliasUse::Use(alias) if version == Version::V5 => ("", Some(alias)),
+            // MQTT 3 has no aliases: the name is always written.
+            AliasUse::Use(alias) | AliasUse::Set(alias) => (message.topic.as_str(), Some(alias)),
+            AliasUse::None => (message.topic.as_str(), None),
+        };
+        Outline {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            packet_id: self.packet_id,
+            topic,
+            alias,
+            expiry_secs: self.expiry_secs,
+            subscription_ids: &self.subscription_ids,
+            pass_on: message.properties.as_bytes(),
+        }
+    }
+}
+
+/// All of a PUBLISH but its payload: the one description of how it is written.
+struct Outline<'a> {
+    dup: bool,
+    qos: QoS,
+    retain: bool,
+    packet_id: Option<PacketId>,
+    /// Empty for none.
+    topic: &'a str,
+    alias: Option<TopicAlias>,
+    expiry_secs: Option<u32>,
+    subscription_ids: &'a [SubscriptionId],
+    pass_on: &'a [u8],
+}
+
+/// The lengths of one PUBLISH.
+struct Layout {
+    head: Head,
+    /// From the topic up to the payload.
+    variable: usize,
+    /// Of the property block without its prefix; `None` where there is no block.
+    properties: Option<usize>,
+}
+
+impl Layout {
+    fn before_payload(&self) -> usize {
+        self.head.as_slice().len() + self.variable
+    }
+}
+
+impl Outline<'_> {
+    fn encode(
+        &self,
+        version: Version,
+        payload: &[u8],
+        dst: &mut BytesMut,
+    ) -> Result<(), EncodeError> {
+        let layout = self.layout(version, payload.len())?;
+        dst.reserve(layout.before_payload() + payload.len());
+        self.write(&layout, dst);
+        dst.put_slice(payload);
+        Ok(())
+    }
+
+    fn encoded_len(&self, version: Version, payload: usize) -> usize {
+        let remaining = self.variable_len(self.properties_len(version)) + payload;
+        1 + var_int_len(remaining) + remaining
+    }
+
+    /// Checks what the types leave open, and counts.
+    fn layout(&self, version: Version, payload: usize) -> Result<Layout, EncodeError> {
+        if self.packet_id.is_some() != (self.qos > QoS::AtMostOnce) {
+            return Err(EncodeError::PacketId); // [MQTT-2.2.1-2]
+        }
+        if self.dup && self.qos == QoS::AtMostOnce {
+            return Err(EncodeError::DupAtQoS0); // [MQTT-3.3.1-2]
+        }
+        if self.topic.is_empty() && (version < Version::V5 || self.alias.is_none()) {
+            return Err(EncodeError::TopicMissing);
+        }
+        let properties = self.properties_len(version);
+        let variable = self.variable_len(properties);
+        let remaining = variable + payload;
+        if remaining > VAR_INT_MAX {
+            return Err(EncodeError::PacketTooLarge(remaining));
+        }
+        Ok(Layout {
+            head: Head::new(self.first_byte(), remaining),
+            variable,
+            properties,
+        })
+    }
+
+    fn first_byte(&self) -> u8 {
+        let mut byte = (PacketType::Publish as u8) << 4 | (self.qos as u8) << QOS_SHIFT;
+        if self.dup {
+            byte |= DUP;
+        }
+        if self.retain {
+            byte |= RETAIN;
+        }
+        byte
+    }
+
+    fn properties_len(&self, version: Version) -> Option<usize> {
+        if version < Version::V5 {
+            return None;
+        }
+        let mut length = self.pass_on.len();
+        if self.expiry_secs.is_some() {
+            length += 5;
+        }
+        if self.alias.is_some() {
+            length += 3;
+        }
+        for id in self.subscription_ids {
+            length += 1 + var_int_len(id.value() as usize);
+        }
+        Some(length)
+    }
+
+    fn variable_len(&self, properties: Option<usize>) -> usize {
+        let packet_id = if self.packet_id.is_some() { 2 } else { 0 };
+        let properties = properties.map_or(0, |length| var_int_len(length) + length);
+        2 + self.topic.len() + packet_id + properties
+    }
+
+    fn write(&self, layout: &Layout, dst: &mut BytesMut) {
+        let mut head = layout.head;
+        head.text_len(self.topic.len());
+        dst.put_slice(head.as_slice());
+        dst.put_slice(self.topic.as_bytes());
+        if let Some(id) = self.packet_id {
+            dst.put_u16(id.value());
+        }
+        if let Some(length) = layout.properties {
+            put_var_int(length, |byte| dst.put_u8(byte));
+            self.write_properties(dst);
+        }
+    }
+
+    fn write_properties(&self, dst: &mut BytesMut) {
+        if let Some(alias) = self.alias {
+            dst.put_u8(id::TOPIC_ALIAS);
+            dst.put_u16(alias.value());
+        }
+        if let Some(seconds) = self.expiry_secs {
+            dst.put_u8(id::MESSAGE_EXPIRY);
+            dst.put_u32(seconds);
+        }
+        for value in self.subscription_ids {
+            dst.put_u8(id::SUBSCRIPTION_ID);
+            put_var_int(value.value() as usize, |byte| dst.put_u8(byte));
+        }
+        // As they came, behind what belongs to this connection [MQTT-3.3.2-17].
+        dst.put_slice(self.pass_on);
     }
 }

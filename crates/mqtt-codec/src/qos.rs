@@ -37,3 +37,22 @@ pub enum Version {
     /// MQTT 5.0, level 5.
     V5 = 5,
 }
+
+impl Version {
+    /// The version for the protocol name and level of a CONNECT.
+    pub(crate) fn from_name(name: &[u8], level: u8) -> Option<Self> {
+        match (name, level) {
+            (b"MQIsdp", 3) => Some(Self::V3_1),
+            (b"MQTT", 4) => Some(Self::V3_1_1),
+            (b"MQTT", 5) => Some(Self::V5),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::V3_1 => "MQIsdp",
+            Self::V3_1_1 | Self::V5 => "MQTT",
+        }
+    }
+}

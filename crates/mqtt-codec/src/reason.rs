@@ -1,5 +1,8 @@
 //! The reason codes of MQTT 5.0 `[MQTT5 2.4]`; older versions use what they can express of them.
 
+use crate::wire::Reader;
+use crate::{DecodeError, PacketType};
+
 /// Why something was accepted, refused or ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -149,5 +152,76 @@ impl ReasonCode {
     #[must_use]
     pub const fn is_error(self) -> bool {
         self as u8 >= 0x80
+    }
+}
+
+impl ReasonCode {
+    /// Reads the reason of a `packet` of MQTT 5.0.
+    pub(crate) fn decode(reader: &mut Reader<'_>, packet: PacketType) -> Result<Self, DecodeError> {
+        let code = reader.u8()?;
+        Self::from_byte(code)
+            .filter(|reason| reason.fits(packet))
+            .ok_or(DecodeError::ReasonNotAllowed { packet, code })
+    }
+
+    /// Whether a `packet` may carry it `[MQTT5 2.4]`.
+    pub(crate) fn fits(self, packet: PacketType) -> bool {
+        reasons_of(packet).contains(&(self as u8))
+    }
+
+    /// The CONNACK return code of MQTT 3 for its byte.
+    pub(crate) const fn from_return_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Success,
+            1 => Self::UnsupportedProtocolVersion,
+            2 => Self::ClientIdentifierNotValid,
+            3 => Self::ServerUnavailable,
+            4 => Self::BadUserNameOrPassword,
+            5 => Self::NotAuthorized,
+            _ => return None,
+        })
+    }
+
+    /// The CONNACK return code of MQTT 3 that comes closest: what the client did wrong by its
+    /// identity is 1, 2, 4 or 5, what it asked for and may not have is 5, the rest is 3.
+    pub(crate) const fn return_code(self) -> u8 {
+        match self as u8 {
+            0x00..0x80 => 0,
+            0x84 => 1,
+            0x85 => 2,
+            0x86 | 0x8C => 4,
+            0x87 | 0x8A | 0x90 | 0x9A | 0x9B => 5,
+            _ => 3,
+        }
+    }
+}
+
+const fn reasons_of(packet: PacketType) -> &'static [u8] {
+    match packet {
+        PacketType::ConnAck => &[
+            0x00, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90,
+            0x95, 0x97, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9F,
+        ],
+        PacketType::PubAck | PacketType::PubRec => {
+            &[0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99]
+        }
+        PacketType::PubRel | PacketType::PubComp => &[0x00, 0x92],
+        PacketType::SubAck => &[
+            0x00, 0x01, 0x02, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2,
+        ],
+        PacketType::UnsubAck => &[0x00, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91],
+        // 0x8C stands in the table of 2.4 and not in that of 3.14.2.1.
+        PacketType::Disconnect => &[
+            0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8C, 0x8D, 0x8E, 0x8F, 0x90,
+            0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0,
+            0xA1, 0xA2,
+        ],
+        PacketType::Auth => &[0x00, 0x18, 0x19],
+        PacketType::Connect
+        | PacketType::Publish
+        | PacketType::Subscribe
+        | PacketType::Unsubscribe
+        | PacketType::PingReq
+        | PacketType::PingResp => &[],
     }
 }

@@ -47,14 +47,24 @@ fn check_text(text: &str) -> Result<(), TopicError> {
     }
 }
 
+/// Whether `text` is a topic name, without taking it.
+pub(crate) fn check_name(text: &str) -> Result<(), TopicError> {
+    check_text(text)?;
+    match text
+        .as_bytes()
+        .iter()
+        .any(|&byte| byte == b'+' || byte == b'#')
+    {
+        true => Err(TopicError::Wildcard),
+        false => Ok(()),
+    }
+}
+
 impl TopicName {
     /// Checks and takes `text`.
     pub fn new(text: impl Into<ByteString>) -> Result<Self, TopicError> {
         let text = text.into();
-        check_text(&text)?;
-        if text.as_bytes().iter().any(|&byte| byte == b'+' || byte == b'#') {
-            return Err(TopicError::Wildcard);
-        }
+        check_name(&text)?;
         Ok(Self(text))
     }
 
@@ -109,7 +119,11 @@ impl TopicFilter {
             }
         }
         let start = u16::try_from(start).map_err(|_| TopicError::TooLong)?;
-        Ok(Self { whole, start, wildcards })
+        Ok(Self {
+            whole,
+            start,
+            wildcards,
+        })
     }
 
     /// The filter as the client wrote it, `$share/{name}/` included.
@@ -121,13 +135,16 @@ impl TopicFilter {
     /// The part that is matched against topic names.
     #[must_use]
     pub fn filter(&self) -> &str {
-        self.whole.get(usize::from(self.start)..).unwrap_or_default()
+        self.whole
+            .get(usize::from(self.start)..)
+            .unwrap_or_default()
     }
 
     /// The group's name, if this is a shared subscription.
     #[must_use]
     pub fn share_name(&self) -> Option<&str> {
-        self.whole.get("$share/".len()..usize::from(self.start).checked_sub(1)?)
+        self.whole
+            .get("$share/".len()..usize::from(self.start).checked_sub(1)?)
     }
 
     /// Whether `+` or `#` stands in it.
@@ -164,7 +181,10 @@ impl TopicFilter {
     /// A copy that shares no memory with a read buffer: use it for whatever is kept for long.
     #[must_use]
     pub fn detached(&self) -> Self {
-        Self { whole: ByteString::from(self.whole.as_ref() as &str), ..*self }
+        Self {
+            whole: ByteString::from(self.whole.as_ref() as &str),
+            ..*self
+        }
     }
 
     /// The filter's text and the memory it shares.
