@@ -9,6 +9,7 @@ mod index;
 mod level;
 mod slab;
 mod subscribers;
+mod text;
 mod tree;
 mod trie;
 

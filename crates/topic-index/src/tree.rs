@@ -16,6 +16,7 @@ use std::ops::Bound;
 use mqtt_codec::{TopicFilter, TopicName};
 
 use crate::level::level_length;
+use crate::text::Text;
 
 /// A seek costs about as much as this many steps to the next topic.
 const STEPS_BEFORE_SEEK: usize = 8;
@@ -56,36 +57,38 @@ impl<V> TopicTree<V> {
         self.values.is_empty()
     }
 
-    /// Sets the value of `topic` and returns the one it had. Keeps a detached copy of a new name.
+    /// Sets the value of `topic` and returns the one it had. Keeps a copy of a new name.
     pub fn insert(&mut self, topic: &TopicName, value: V) -> Option<V> {
-        if let Some(present) = self.values.get_mut(&topic.as_str() as &dyn Place) {
+        if let Some(present) = self
+            .values
+            .get_mut(&topic.as_str().as_bytes() as &dyn Place)
+        {
             return Some(std::mem::replace(present, value));
         }
-        self.values.insert(ByLevel(topic.detached()), value)
+        self.values
+            .insert(ByLevel(Text::new(topic.as_str().as_bytes())), value)
     }
 
     /// Takes out the value of `topic`.
     pub fn remove(&mut self, topic: &TopicName) -> Option<V> {
-        self.values.remove(&topic.as_str() as &dyn Place)
+        self.values.remove(&topic.as_str().as_bytes() as &dyn Place)
     }
 
     /// The value of `topic`.
     #[must_use]
     pub fn lookup(&self, topic: &TopicName) -> Option<&V> {
-        self.values.get(&topic.as_str() as &dyn Place)
+        self.values.get(&topic.as_str().as_bytes() as &dyn Place)
     }
 
     /// Every topic and value, in the order of the levels.
-    pub fn iter(&self) -> impl Iterator<Item = (&TopicName, &V)> {
-        self.values.iter().map(|(key, value)| (&key.0, value))
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &V)> {
+        self.values
+            .iter()
+            .map(|(key, value)| (key.0.as_str(), value))
     }
 
     /// Gives every topic that `filter` matches, in the order of the levels.
-    pub fn matches<'a>(
-        &'a self,
-        filter: &TopicFilter,
-        mut visit: impl FnMut(&'a TopicName, &'a V),
-    ) {
+    pub fn matches<'a>(&'a self, filter: &TopicFilter, mut visit: impl FnMut(&'a str, &'a V)) {
         for (topic, value) in self.matches_after(filter, None, usize::MAX) {
             visit(topic, value);
         }
@@ -104,12 +107,12 @@ impl<V> TopicTree<V> {
         after: Option<&TopicName>,
         limit: usize,
     ) -> TopicPage<'a, 'f, V> {
-        let text = filter.filter();
-        let mut target = String::new();
+        let text = filter.filter().as_bytes();
+        let mut target = Vec::new();
         let range = if let Some(after) = after {
-            self.range_from(Bound::Excluded(after.as_str()))
+            self.range_from(Bound::Excluded(after.as_str().as_bytes()))
         } else {
-            target.push_str(literal_run(text));
+            target.extend_from_slice(literal_run(text));
             self.range_from(Bound::Included(&target))
         };
         let limit = limit.max(1);
@@ -125,7 +128,7 @@ impl<V> TopicTree<V> {
         }
     }
 
-    fn range_from(&self, start: Bound<&str>) -> Range<'_, ByLevel, V> {
+    fn range_from(&self, start: Bound<&[u8]>) -> Range<'_, ByLevel, V> {
         let start = start.as_ref().map(|text| text as &dyn Place);
         self.values.range::<dyn Place, _>((start, Bound::Unbounded))
     }
@@ -135,14 +138,14 @@ impl<V> TopicTree<V> {
 #[derive(Debug)]
 pub struct TopicPage<'a, 'f, V> {
     tree: &'a TopicTree<V>,
-    filter: &'f str,
+    filter: &'f [u8],
     range: Range<'a, ByLevel, V>,
     /// Where the next topic that can match would stand.
-    target: String,
+    target: Vec<u8>,
     limit: usize,
     looks: usize,
     /// The topic looked at last, unless nothing behind it can match.
-    last: Option<&'a TopicName>,
+    last: Option<&'a ByLevel>,
 }
 
 impl<'a, V> TopicPage<'a, '_, V> {
@@ -150,7 +153,8 @@ impl<'a, V> TopicPage<'a, '_, V> {
     /// `None` when no topic behind this page can match.
     #[must_use]
     pub fn cursor(&self) -> Option<TopicName> {
-        self.last.cloned()
+        let text = self.last?.0.as_str();
+        Some(TopicName::new(text).expect("only topic names are inserted"))
     }
 
     fn end(&mut self) {
@@ -162,7 +166,7 @@ impl<'a, V> TopicPage<'a, '_, V> {
     fn seek(&mut self) -> Option<(&'a ByLevel, &'a V)> {
         for _ in 0..STEPS_BEFORE_SEEK {
             let (key, value) = self.range.next()?;
-            if compare(key.0.as_str(), &self.target).is_ge() {
+            if compare(key.bytes(), &self.target).is_ge() {
                 return Some((key, value));
             }
         }
@@ -172,22 +176,22 @@ impl<'a, V> TopicPage<'a, '_, V> {
 }
 
 impl<'a, V> Iterator for TopicPage<'a, '_, V> {
-    type Item = (&'a TopicName, &'a V);
+    type Item = (&'a str, &'a V);
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut seek = false;
         while self.limit > 0 && self.looks > 0 {
             let found = if seek { self.seek() } else { self.range.next() };
-            let Some((ByLevel(topic), value)) = found else {
+            let Some((key, value)) = found else {
                 self.end();
                 return None;
             };
             self.looks -= 1;
-            self.last = Some(topic);
-            match look(self.filter, topic.as_str(), &mut self.target) {
+            self.last = Some(key);
+            match look(self.filter, key.bytes(), &mut self.target) {
                 Look::Match => {
                     self.limit -= 1;
-                    return Some((topic, value));
+                    return Some((key.0.as_str(), value));
                 }
                 Look::Seek => seek = true,
                 Look::End => self.end(),
@@ -207,10 +211,10 @@ enum Look {
 }
 
 /// Compares level by level; `target` is written for [`Look::Seek`] only.
-fn look(filter: &str, topic: &str, target: &mut String) -> Look {
+fn look(filter: &[u8], topic: &[u8], target: &mut Vec<u8>) -> Look {
     // No wildcard in the first level for a `$` topic [MQTT-4.7.2-1]; these stand together.
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return seek_to(target, ["%", "", ""]);
+    if topic.starts_with(b"$") && matches!(filter.first(), Some(b'+' | b'#')) {
+        return seek_to(target, [b"%", b"", b""]);
     }
     // The end of the deepest level that `+` stood for: the next topic to match differs there.
     let mut free = None;
@@ -221,11 +225,11 @@ fn look(filter: &str, topic: &str, target: &mut String) -> Look {
         let (actual, rest) = below.split_at(level_length(below));
         let end = start + actual.len();
         match level {
-            "#" => return Look::Match,
-            "+" => free = Some(end),
+            b"#" => return Look::Match,
+            b"+" => free = Some(end),
             _ => match actual.cmp(level) {
                 Ordering::Equal => {}
-                Ordering::Less => return seek_to(target, [before, "", literal_run(wanted)]),
+                Ordering::Less => return seek_to(target, [before, b"", literal_run(wanted)]),
                 Ordering::Greater => return seek_past(target, topic, free),
             },
         }
@@ -233,51 +237,54 @@ fn look(filter: &str, topic: &str, target: &mut String) -> Look {
             (Some(next), false) => (next, end + 1),
             (None, false) => return seek_past(target, topic, free),
             // `#` stands for the parent level too (4.7.1.2): `a/#` matches `a`.
-            (None | Some("#"), true) => return Look::Match,
-            (Some(next), true) => return seek_to(target, [topic, "/", literal_run(next)]),
+            (None | Some(b"#"), true) => return Look::Match,
+            (Some(next), true) => return seek_to(target, [topic, b"/", literal_run(next)]),
         };
     }
 }
 
-fn seek_to(target: &mut String, parts: [&str; 3]) -> Look {
+fn seek_to(target: &mut Vec<u8>, parts: [&[u8]; 3]) -> Look {
     target.clear();
-    target.extend(parts);
+    parts.iter().for_each(|part| target.extend_from_slice(part));
     Look::Seek
 }
 
 /// Leaves the subtree of the level that ends at `free`; without one nothing else can match.
-fn seek_past(target: &mut String, topic: &str, free: Option<usize>) -> Look {
+fn seek_past(target: &mut Vec<u8>, topic: &[u8], free: Option<usize>) -> Look {
     match free.and_then(|end| topic.get(..end)) {
         // U+0001 comes behind the slash in the order of levels, and before all other characters.
-        Some(subtree) => seek_to(target, [subtree, "\u{1}", ""]),
+        Some(subtree) => seek_to(target, [subtree, b"\x01", b""]),
         None => Look::End,
     }
 }
 
 /// The levels of `filter` before its first wildcard.
-fn literal_run(filter: &str) -> &str {
+fn literal_run(filter: &[u8]) -> &[u8] {
     // A wildcard is alone in its level [MQTT-4.7.1-1] [MQTT-4.7.1-2], so a slash stands before it.
-    let end = filter.find(['+', '#']).unwrap_or(filter.len() + 1);
+    let end = filter
+        .iter()
+        .position(|byte| matches!(byte, b'+' | b'#'))
+        .unwrap_or(filter.len() + 1);
     filter.get(..end.saturating_sub(1)).unwrap_or_default()
 }
 
 /// A topic name, ordered by its levels.
 #[derive(Clone, Debug)]
-struct ByLevel(TopicName);
+struct ByLevel(Text<46>);
 
-/// What a [`ByLevel`] is compared with: text that need not be a topic name.
+/// What a [`ByLevel`] is compared with: bytes that need not be a topic name.
 trait Place {
-    fn text(&self) -> &str;
+    fn bytes(&self) -> &[u8];
 }
 
 impl Place for ByLevel {
-    fn text(&self) -> &str {
-        self.0.as_str()
+    fn bytes(&self) -> &[u8] {
+        self.0.as_bytes()
     }
 }
 
-impl Place for &str {
-    fn text(&self) -> &str {
+impl Place for &[u8] {
+    fn bytes(&self) -> &[u8] {
         self
     }
 }
@@ -290,7 +297,7 @@ impl<'a> Borrow<dyn Place + 'a> for ByLevel {
 
 impl Ord for dyn Place + '_ {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(self.text(), other.text())
+        compare(self.bytes(), other.bytes())
     }
 }
 
@@ -304,13 +311,13 @@ impl Eq for dyn Place + '_ {}
 
 impl PartialEq for dyn Place + '_ {
     fn eq(&self, other: &Self) -> bool {
-        self.text() == other.text()
+        self.bytes() == other.bytes()
     }
 }
 
 impl Ord for ByLevel {
     fn cmp(&self, other: &Self) -> Ordering {
-        compare(self.text(), other.text())
+        compare(self.bytes(), other.bytes())
     }
 }
 
@@ -324,13 +331,12 @@ impl Eq for ByLevel {}
 
 impl PartialEq for ByLevel {
     fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
+        self.bytes() == other.bytes()
     }
 }
 
 /// The order of levels: that of bytes, but the slash comes first (no topic contains U+0000).
-fn compare(left: &str, right: &str) -> Ordering {
-    let (left, right) = (left.as_bytes(), right.as_bytes());
+fn compare(left: &[u8], right: &[u8]) -> Ordering {
     // Neighbours share most of their text, which eight bytes at a time are enough to skip.
     let (left_chunks, right_chunks) = (left.as_chunks::<8>().0, right.as_chunks::<8>().0);
     let same = left_chunks

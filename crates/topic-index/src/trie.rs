@@ -19,8 +19,9 @@ use foldhash::quality::RandomState;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use crate::level::{Level, Span, level_length};
+use crate::level::{Span, level_length};
 use crate::slab::Slab;
+use crate::text::Text;
 
 const ROOT: u32 = 0;
 
@@ -45,7 +46,7 @@ struct Node {
     here: Option<u32>,
     /// The filter that goes on with `#`.
     tail: Option<u32>,
-    level: Level,
+    level: Text<22>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +64,10 @@ struct Edge {
 /// A filter and its value.
 #[derive(Debug)]
 struct Entry<T> {
-    text: Box<str>,
     /// While a leaf: the node it hangs below, and the level of `text` that leads to it.
     parent: u32,
     level: Span,
+    text: Text<38>,
     value: T,
 }
 
@@ -78,7 +79,7 @@ impl<T> Trie<T> {
             literals: HashTable::new(),
             state: RandomState::default(),
         };
-        let root = trie.nodes.insert(Node::new(ROOT, ""));
+        let root = trie.nodes.insert(Node::new(ROOT, b""));
         debug_assert_eq!(root, ROOT);
         trie
     }
@@ -92,26 +93,30 @@ impl<T> Trie<T> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
         self.entries
             .iter()
-            .map(|entry| (&*entry.text, &entry.value))
+            .map(|entry| (entry.text.as_str(), &entry.value))
     }
 
     pub(crate) fn find(&self, filter: &str) -> Option<&T> {
-        Some(&self.entries[self.locate(filter)?.entry].value)
+        Some(&self.entries[self.locate(filter.as_bytes())?.entry].value)
     }
 
     pub(crate) fn find_mut(&mut self, filter: &str) -> Option<&mut T> {
-        let entry = self.locate(filter)?.entry;
+        let entry = self.locate(filter.as_bytes())?.entry;
         Some(&mut self.entries[entry].value)
     }
 
     /// Takes out `filter` and every node that leads to nothing else.
     pub(crate) fn remove(&mut self, filter: &str) -> Option<T> {
-        let found = self.locate(filter)?;
+        let found = self.locate(filter.as_bytes())?;
         match found.site {
             Site::Here => self.nodes[found.node].here = None,
             Site::Tail => self.nodes[found.node].tail = None,
             Site::Leaf(level) => {
-                self.unlink(found.node, level.of(filter), Child::Leaf(found.entry));
+                self.unlink(
+                    found.node,
+                    self.edge_key(level.of(filter.as_bytes())),
+                    Child::Leaf(found.entry),
+                );
             }
         }
         self.prune(found.node);
@@ -130,7 +135,7 @@ impl<T> Trie<T> {
     pub(crate) fn matches<'a>(&'a self, topic: &str, mut visit: impl FnMut(&'a T)) {
         // A wildcard in the first level matches no topic that begins with `$` [MQTT-4.7.2-1].
         let hidden = topic.starts_with('$');
-        let mut levels = Levels::new(topic, &self.state);
+        let mut levels = Levels::new(topic.as_bytes(), &self.state);
         let mut pending: SmallVec<[(u32, usize); 16]> = SmallVec::new();
         pending.push((ROOT, 0));
         while let Some((id, depth)) = pending.pop() {
@@ -165,40 +170,43 @@ impl<T> Trie<T> {
         }
     }
 
-    fn level_hash(&self, level: &str) -> u64 {
-        level_hash(&self.state, level)
-    }
-
     /// The child of `node` that `level` leads to, `hash` being the level's.
-    fn literal(&self, node: u32, level: &str, hash: u64) -> Option<Child> {
+    fn literal(&self, node: u32, level: &[u8], hash: u64) -> Option<Child> {
         let hash = edge_hash(node, hash);
         let edge = self.literals.find(spread(hash), |edge| {
             edge.hash == hash
                 && match edge.child {
                     Child::Node(id) => {
                         let child = &self.nodes[id];
-                        child.parent == node && child.level.bytes() == level.as_bytes()
+                        child.parent == node && child.level.as_bytes() == level
                     }
                     Child::Leaf(id) => {
                         let leaf = &self.entries[id];
-                        leaf.parent == node && leaf.level.of(&leaf.text) == level
+                        leaf.parent == node && leaf.level.of(leaf.text.as_bytes()) == level
                     }
                 }
         });
         edge.map(|edge| edge.child)
     }
 
-    fn child(&self, node: u32, level: &str) -> Option<Child> {
-        match level {
-            "+" => self.nodes[node].plus,
-            _ => self.literal(node, level, self.level_hash(level)),
+    fn child(&self, node: u32, level: &[u8]) -> Option<Child> {
+        match self.edge_key(level) {
+            EdgeKey::Plus => self.nodes[node].plus,
+            EdgeKey::Literal(hash) => self.literal(node, level, hash),
         }
     }
 
-    fn locate(&self, filter: &str) -> Option<Found> {
+    fn edge_key(&self, level: &[u8]) -> EdgeKey {
+        match level {
+            b"+" => EdgeKey::Plus,
+            _ => EdgeKey::Literal(level_hash(&self.state, level)),
+        }
+    }
+
+    fn locate(&self, filter: &[u8]) -> Option<Found> {
         let (mut node, mut level) = (ROOT, Span::first(filter));
         loop {
-            if level.of(filter) == "#" {
+            if level.of(filter) == b"#" {
                 let entry = self.nodes[node].tail?;
                 return Some(Found {
                     entry,
@@ -214,7 +222,7 @@ impl<T> Trie<T> {
                         node,
                         site: Site::Leaf(level),
                     };
-                    return (*self.entries[entry].text == *filter).then_some(found);
+                    return (self.entries[entry].text.as_bytes() == filter).then_some(found);
                 }
             };
             level = match level.next(filter) {
@@ -231,26 +239,28 @@ impl<T> Trie<T> {
         }
     }
 
-    fn link(&mut self, node: u32, level: &str, child: Child) {
-        if level == "+" {
-            self.nodes[node].plus = Some(child);
-            return;
+    fn link(&mut self, node: u32, key: EdgeKey, child: Child) {
+        match key {
+            EdgeKey::Plus => self.nodes[node].plus = Some(child),
+            EdgeKey::Literal(hash) => {
+                let hash = edge_hash(node, hash);
+                let edge = Edge { hash, child };
+                self.literals
+                    .insert_unique(spread(hash), edge, |edge| spread(edge.hash));
+                self.nodes[node].literals += 1;
+            }
         }
-        let hash = edge_hash(node, self.level_hash(level));
-        self.literals
-            .insert_unique(spread(hash), Edge { hash, child }, |edge| spread(edge.hash));
-        self.nodes[node].literals += 1;
     }
 
-    fn unlink(&mut self, node: u32, level: &str, child: Child) {
-        if level == "+" {
-            self.nodes[node].plus = None;
-            return;
-        }
-        let hash = spread(edge_hash(node, self.level_hash(level)));
-        if let Ok(edge) = self.literals.find_entry(hash, |edge| edge.child == child) {
-            edge.remove();
-            self.nodes[node].literals -= 1;
+    fn unlink(&mut self, node: u32, key: EdgeKey, child: Child) {
+        match key {
+            EdgeKey::Plus => self.nodes[node].plus = None,
+            EdgeKey::Literal(hash) => {
+                let hash = spread(edge_hash(node, hash));
+                let edge = self.literals.find_entry(hash, |edge| edge.child == child);
+                edge.expect("a child was linked under its level").remove();
+                self.nodes[node].literals -= 1;
+            }
         }
     }
 
@@ -258,8 +268,7 @@ impl<T> Trie<T> {
     fn prune(&mut self, mut node: u32) {
         while node != ROOT && self.nodes[node].leads_nowhere() {
             let Node { parent, level, .. } = self.nodes.remove(node);
-            let text = std::str::from_utf8(level.bytes()).expect("a level was a str");
-            self.unlink(parent, text, Child::Node(node));
+            self.unlink(parent, self.edge_key(level.as_bytes()), Child::Node(node));
             node = parent;
         }
     }
@@ -268,15 +277,15 @@ impl<T> Trie<T> {
 impl<T: Default> Trie<T> {
     /// The value of `filter`, which is added if it is not there.
     pub(crate) fn entry(&mut self, filter: &str) -> &mut T {
-        let id = self.entry_id(filter);
+        let id = self.entry_id(filter.as_bytes());
         &mut self.entries[id].value
     }
 
-    fn entry_id(&mut self, filter: &str) -> u32 {
+    fn entry_id(&mut self, filter: &[u8]) -> u32 {
         let (mut node, mut level) = (ROOT, Span::first(filter));
         loop {
             let text = level.of(filter);
-            if text == "#" {
+            if text == b"#" {
                 let tail = self.nodes[node].tail;
                 return tail.unwrap_or_else(|| {
                     let entry = self.entries.insert(Entry::new(filter, node, level));
@@ -287,10 +296,12 @@ impl<T: Default> Trie<T> {
             node = match self.child(node, text) {
                 None => {
                     let entry = self.entries.insert(Entry::new(filter, node, level));
-                    self.link(node, text, Child::Leaf(entry));
+                    self.link(node, self.edge_key(text), Child::Leaf(entry));
                     return entry;
                 }
-                Some(Child::Leaf(entry)) if *self.entries[entry].text == *filter => return entry,
+                Some(Child::Leaf(entry)) if self.entries[entry].text.as_bytes() == filter => {
+                    return entry;
+                }
                 Some(Child::Leaf(entry)) => self.split(node, text, entry),
                 Some(Child::Node(below)) => below,
             };
@@ -307,23 +318,31 @@ impl<T: Default> Trie<T> {
     }
 
     /// Puts a node in the place of the leaf `entry`, and the leaf one level further down.
-    fn split(&mut self, parent: u32, level: &str, entry: u32) -> u32 {
-        self.unlink(parent, level, Child::Leaf(entry));
+    fn split(&mut self, parent: u32, level: &[u8], entry: u32) -> u32 {
+        let key = self.edge_key(level);
+        self.unlink(parent, key, Child::Leaf(entry));
         let node = self.nodes.insert(Node::new(parent, level));
-        self.link(parent, level, Child::Node(node));
-        let text = std::mem::take(&mut self.entries[entry].text);
-        match self.entries[entry].level.next(&text) {
+        self.link(parent, key, Child::Node(node));
+        let leaf = &mut self.entries[entry];
+        let text = leaf.text.as_bytes();
+        match leaf.level.next(text) {
             None => self.nodes[node].here = Some(entry),
-            Some(next) if next.of(&text) == "#" => self.nodes[node].tail = Some(entry),
+            Some(next) if next.of(text) == b"#" => self.nodes[node].tail = Some(entry),
             Some(next) => {
-                self.entries[entry].parent = node;
-                self.entries[entry].level = next;
-                self.link(node, next.of(&text), Child::Leaf(entry));
+                (leaf.parent, leaf.level) = (node, next);
+                let key = self.edge_key(next.of(self.entries[entry].text.as_bytes()));
+                self.link(node, key, Child::Leaf(entry));
             }
         }
-        self.entries[entry].text = text;
         node
     }
+}
+
+/// What leads from a node to a child: `+`, or a literal level of this hash.
+#[derive(Clone, Copy)]
+enum EdgeKey {
+    Plus,
+    Literal(u64),
 }
 
 /// Where a filter was found: the node it belongs to, and how.
@@ -340,8 +359,8 @@ enum Site {
 }
 
 impl Node {
-    fn new(parent: u32, level: &str) -> Self {
-        let level = Level::new(level.as_bytes());
+    fn new(parent: u32, level: &[u8]) -> Self {
+        let level = Text::new(level);
         Self {
             parent,
             literals: 0,
@@ -358,9 +377,9 @@ impl Node {
 }
 
 impl<T: Default> Entry<T> {
-    fn new(filter: &str, parent: u32, level: Span) -> Self {
+    fn new(filter: &[u8], parent: u32, level: Span) -> Self {
         Self {
-            text: filter.into(),
+            text: Text::new(filter),
             parent,
             level,
             value: T::default(),
@@ -370,8 +389,8 @@ impl<T: Default> Entry<T> {
 
 impl<T> Entry<T> {
     /// What follows the leaf's own level.
-    fn rest(&self) -> &str {
-        self.level.rest(&self.text)
+    fn rest(&self) -> &[u8] {
+        self.level.rest(self.text.as_bytes())
     }
 }
 
@@ -381,19 +400,19 @@ impl<T> Entry<T> {
 struct Levels<'a> {
     state: &'a RandomState,
     found: SmallVec<[TopicLevel<'a>; 24]>,
-    rest: Option<&'a str>,
+    rest: Option<&'a [u8]>,
 }
 
 #[derive(Clone, Copy)]
 struct TopicLevel<'a> {
-    text: &'a str,
+    text: &'a [u8],
     /// What follows: nothing, or a slash and more levels.
-    rest: &'a str,
+    rest: &'a [u8],
     hash: u64,
 }
 
 impl<'a> Levels<'a> {
-    fn new(topic: &'a str, state: &'a RandomState) -> Self {
+    fn new(topic: &'a [u8], state: &'a RandomState) -> Self {
         Self {
             state,
             found: SmallVec::new(),
@@ -418,9 +437,9 @@ impl<'a> Levels<'a> {
     }
 }
 
-fn level_hash(state: &RandomState, level: &str) -> u64 {
+fn level_hash(state: &RandomState, level: &[u8]) -> u64 {
     let mut hasher = state.build_hasher();
-    hasher.write(level.as_bytes());
+    hasher.write(level);
     hasher.finish()
 }
 
@@ -436,10 +455,10 @@ fn spread(hash: u32) -> u64 {
 }
 
 /// Whether the rest of a filter matches the rest of a topic, both empty or starting at a slash.
-fn rest_matches(mut filter: &str, mut topic: &str) -> bool {
+fn rest_matches(mut filter: &[u8], mut topic: &[u8]) -> bool {
     loop {
         // `#` stands for the parent level too (4.7.1.2): `a/#` matches `a`.
-        if filter == "/#" {
+        if filter == b"/#" {
             return true;
         }
         let (Some(wanted), Some(level)) = (filter.get(1..), topic.get(1..)) else {
@@ -447,7 +466,7 @@ fn rest_matches(mut filter: &str, mut topic: &str) -> bool {
         };
         let (wanted, wanted_rest) = wanted.split_at(level_length(wanted));
         let (level, level_rest) = level.split_at(level_length(level));
-        if wanted != "+" && wanted != level {
+        if wanted != b"+" && wanted != level {
             return false;
         }
         (filter, topic) = (wanted_rest, level_rest);

@@ -25,7 +25,7 @@ fn tree_of(topics: &[TopicName]) -> TopicTree<String> {
 fn matched(tree: &TopicTree<String>, filter: &TopicFilter) -> Vec<String> {
     let mut found = Vec::new();
     tree.matches(filter, |topic, value| {
-        assert_eq!(topic.as_str(), value);
+        assert_eq!(topic, value);
         found.push(value.clone());
     });
     found
