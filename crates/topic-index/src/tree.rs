@@ -7,7 +7,6 @@
 //! Invariant: a look-up passes over a run of topics that cannot match in one seek. A map needs no
 //! node per level, so depth costs no memory, no pruning and no stack. Does not expire values.
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
@@ -19,7 +18,7 @@ use crate::level::level_length;
 use crate::text::Text;
 
 /// A seek costs about as much as this many steps to the next topic.
-const STEPS_BEFORE_SEEK: usize = 8;
+const STEPS_BEFORE_SEEK: usize = 24;
 
 /// A page ends after this many topics were looked at per match asked for.
 const LOOKS_PER_MATCH: usize = 16;
@@ -59,25 +58,18 @@ impl<V> TopicTree<V> {
 
     /// Sets the value of `topic` and returns the one it had. Keeps a copy of a new name.
     pub fn insert(&mut self, topic: &TopicName, value: V) -> Option<V> {
-        if let Some(present) = self
-            .values
-            .get_mut(&topic.as_str().as_bytes() as &dyn Place)
-        {
-            return Some(std::mem::replace(present, value));
-        }
-        self.values
-            .insert(ByLevel(Text::new(topic.as_str().as_bytes())), value)
+        self.values.insert(ByLevel::new(topic), value)
     }
 
     /// Takes out the value of `topic`.
     pub fn remove(&mut self, topic: &TopicName) -> Option<V> {
-        self.values.remove(&topic.as_str().as_bytes() as &dyn Place)
+        self.values.remove(&ByLevel::new(topic))
     }
 
     /// The value of `topic`.
     #[must_use]
     pub fn lookup(&self, topic: &TopicName) -> Option<&V> {
-        self.values.get(&topic.as_str().as_bytes() as &dyn Place)
+        self.values.get(&ByLevel::new(topic))
     }
 
     /// Every topic and value, in the order of the levels.
@@ -108,13 +100,11 @@ impl<V> TopicTree<V> {
         limit: usize,
     ) -> TopicPage<'a, 'f, V> {
         let text = filter.filter().as_bytes();
-        let mut target = Vec::new();
-        let range = if let Some(after) = after {
-            self.range_from(Bound::Excluded(after.as_str().as_bytes()))
-        } else {
-            target.extend_from_slice(literal_run(text));
-            self.range_from(Bound::Included(&target))
+        let start = match after {
+            Some(after) => Bound::Excluded(ByLevel::new(after)),
+            None => Bound::Included(ByLevel(Text::new(literal_run(text)))),
         };
+        let (range, target) = (self.starting(start), Vec::new());
         let limit = limit.max(1);
         let looks = limit.saturating_mul(LOOKS_PER_MATCH);
         TopicPage {
@@ -128,9 +118,8 @@ impl<V> TopicTree<V> {
         }
     }
 
-    fn range_from(&self, start: Bound<&[u8]>) -> Range<'_, ByLevel, V> {
-        let start = start.as_ref().map(|text| text as &dyn Place);
-        self.values.range::<dyn Place, _>((start, Bound::Unbounded))
+    fn starting(&self, start: Bound<ByLevel>) -> Range<'_, ByLevel, V> {
+        self.values.range((start, Bound::Unbounded))
     }
 }
 
@@ -170,7 +159,8 @@ impl<'a, V> TopicPage<'a, '_, V> {
                 return Some((key, value));
             }
         }
-        self.range = self.tree.range_from(Bound::Included(&self.target));
+        let target = ByLevel(Text::new(&self.target));
+        self.range = self.tree.starting(Bound::Included(target));
         self.range.next()
     }
 }
@@ -268,50 +258,17 @@ fn literal_run(filter: &[u8]) -> &[u8] {
     filter.get(..end.saturating_sub(1)).unwrap_or_default()
 }
 
-/// A topic name, ordered by its levels.
+/// A topic name or a place between two, ordered by levels. A short one is made without allocating.
 #[derive(Clone, Debug)]
 struct ByLevel(Text<46>);
 
-/// What a [`ByLevel`] is compared with: bytes that need not be a topic name.
-trait Place {
-    fn bytes(&self) -> &[u8];
-}
+impl ByLevel {
+    fn new(topic: &TopicName) -> Self {
+        Self(Text::new(topic.as_str().as_bytes()))
+    }
 
-impl Place for ByLevel {
     fn bytes(&self) -> &[u8] {
         self.0.as_bytes()
-    }
-}
-
-impl Place for &[u8] {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
-impl<'a> Borrow<dyn Place + 'a> for ByLevel {
-    fn borrow(&self) -> &(dyn Place + 'a) {
-        self
-    }
-}
-
-impl Ord for dyn Place + '_ {
-    fn cmp(&self, other: &Self) -> Ordering {
-        compare(self.bytes(), other.bytes())
-    }
-}
-
-impl PartialOrd for dyn Place + '_ {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Eq for dyn Place + '_ {}
-
-impl PartialEq for dyn Place + '_ {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes() == other.bytes()
     }
 }
 
