@@ -86,7 +86,8 @@ impl<V> TopicTree<V> {
         }
     }
 
-    /// At most `limit` (and at least one) of the topics that `filter` matches and that come behind `after`.
+    /// At most `limit` (and at least one) of the topics that `filter` matches and that come
+    /// behind `after`.
     ///
     /// The page also ends after a number of looks that grows with `limit`, so that a filter which
     /// matches little does not hold the tree for long: a short or empty page is not the last one.
@@ -258,7 +259,7 @@ fn literal_run(filter: &[u8]) -> &[u8] {
     filter.get(..end.saturating_sub(1)).unwrap_or_default()
 }
 
-/// A topic name or a place between two, ordered by levels. A short one is made without allocating.
+/// A topic name or a place between two, ordered by levels. Making a short one allocates nothing.
 #[derive(Clone, Debug)]
 struct ByLevel(Text<46>);
 
