@@ -165,7 +165,8 @@ impl ReasonCode {
     }
 
     /// Whether a `packet` may carry it `[MQTT5 2.4]`.
-    pub(crate) fn fits(self, packet: PacketType) -> bool {
+    #[must_use]
+    pub fn fits(self, packet: PacketType) -> bool {
         reasons_of(packet).contains(&(self as u8))
     }
 
