@@ -267,12 +267,17 @@ impl Routed {
     /// What it counts against windows, credits and queues, in bytes.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        const OVERHEAD: usize = 32;
-        let message = &self.message;
-        let bytes = message.topic.as_str().len()
-            + message.payload.len()
-            + message.properties.as_bytes().len()
-            + OVERHEAD;
-        bytes as u64
+        weight_of(&self.message)
     }
+}
+
+/// What a message counts against windows, credits and queues, in bytes.
+#[must_use]
+pub fn weight_of(message: &Message) -> u64 {
+    const OVERHEAD: usize = 32;
+    let bytes = message.topic.as_str().len()
+        + message.payload.len()
+        + message.properties.as_bytes().len()
+        + OVERHEAD;
+    bytes as u64
 }

@@ -1,5 +1,43 @@
 //! Routes and messages between proxies and intermediates, over gRPC.
 //!
-//! The only crate that sees protobuf and tonic.
+//! The only crate that sees protobuf and tonic. A proxy [`start`]s an uplink; an intermediate [`serve`]s and
+//! gets streams of [`frame`]s. What a frame carries is checked where it arrives and nowhere again.
+//!
+//! # Layout
+//!
+//! - [`frame`]: what is said, as our types; `proto`, `convert`: its form on the wire
+//! - [`acceptor`], [`stream`]: the accepting side, which knows nothing of what is said
+//! - [`uplink`]: the proxy's side; `link`: one intermediate; both drive the sans-IO cores `origin`
+//!   (what leaves), `receiver` (what arrives), `route_log` and `route_feed` (its own routes) and
+//!   `membership` (what it knows of the intermediates)
 
+pub mod acceptor;
+mod backoff;
+mod convert;
+pub mod digest;
+pub mod error;
 pub mod frame;
+pub mod lane;
+mod link;
+mod membership;
+mod origin;
+mod proto;
+mod receiver;
+mod route_feed;
+mod route_log;
+pub mod stream;
+mod token;
+mod transport;
+pub mod uplink;
+
+pub use acceptor::{AcceptorConfig, Attachment, Attachments, serve};
+pub use digest::RouteDigest;
+pub use error::{Ended, FrameError, StreamError, TrySendError};
+pub use lane::lane_of;
+pub use route_log::RouteSeq;
+pub use stream::{FrameSender, Stream};
+pub use token::Token;
+pub use uplink::{
+    Deliveries, IntermediateState, IntermediateStatus, Uplink, UplinkConfig, UplinkEvent,
+    UplinkEvents, UplinkMetrics, UplinkStatus, WindowFull, start,
+};

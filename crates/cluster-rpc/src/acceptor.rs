@@ -1,0 +1,175 @@
+//! The gRPC server: accepts streams, checks the token, hands the streams out.
+//!
+//! It knows nothing of what is said on them.
+
+use std::fmt;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::convert::Wire;
+use crate::frame::{DeliverDown, DeliverUp, PublishDown, PublishUp, RouteDown, RouteUp};
+use crate::proto;
+use crate::proto::relay_server::{Relay, RelayServer};
+use crate::proto::routes_server::{Routes, RoutesServer};
+use crate::stream::{self, Outgoing, Stream};
+use crate::token::Token;
+use crate::transport;
+
+/// Accepted streams that may wait for [`Attachments::next`]; further calls wait in their task.
+const WAITING_STREAMS: usize = 64;
+
+/// How long streams have to end after the shutdown.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+
+/// How an intermediate accepts streams.
+#[derive(Clone, Debug)]
+pub struct AcceptorConfig {
+    /// What peers must present; `None` admits everyone.
+    pub token: Option<Token>,
+    /// The largest MQTT packet of the cluster, in bytes: sets the largest frame that is taken.
+    pub max_packet_bytes: usize,
+}
+
+impl Default for AcceptorConfig {
+    fn default() -> Self {
+        Self {
+            token: None,
+            max_packet_bytes: transport::DEFAULT_MAX_PACKET_BYTES,
+        }
+    }
+}
+
+/// A stream a peer has opened.
+#[derive(Debug)]
+pub enum Attachment {
+    /// An endpoint registers and tells its routes.
+    Routes(Stream<RouteUp, RouteDown>),
+    /// An origin publishes.
+    Publish(Stream<PublishUp, PublishDown>),
+    /// An endpoint takes deliveries.
+    Deliver(Stream<DeliverUp, DeliverDown>),
+}
+
+/// The streams peers open. Dropping it refuses further ones.
+pub struct Attachments {
+    accepted: mpsc::Receiver<Attachment>,
+}
+
+impl Attachments {
+    /// The next stream; `None` when the server has ended.
+    pub async fn next(&mut self) -> Option<Attachment> {
+        self.accepted.recv().await
+    }
+}
+
+impl fmt::Debug for Attachments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attachments").finish_non_exhaustive()
+    }
+}
+
+/// Serves both services on `listener` in a task of its own until `shutdown`, which also ends every
+/// stream after the frames queued on it.
+pub fn serve(
+    listener: TcpListener,
+    config: AcceptorConfig,
+    shutdown: CancellationToken,
+) -> Attachments {
+    let (sender, accepted) = mpsc::channel(WAITING_STREAMS);
+    let limit = transport::decode_limit(config.max_packet_bytes);
+    let service = Service {
+        token: config.token,
+        accepted: sender,
+        shutdown: shutdown.clone(),
+    };
+    let routes = RoutesServer::new(service.clone()).max_decoding_message_size(limit);
+    let relay = RelayServer::new(service).max_decoding_message_size(limit);
+    let server = Server::builder()
+        .initial_stream_window_size(transport::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(transport::CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(transport::KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(transport::KEEP_ALIVE_TIMEOUT))
+        .add_service(routes)
+        .add_service(relay)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            shutdown.clone().cancelled_owned(),
+        );
+    tokio::spawn(async move {
+        let late = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
+        };
+        tokio::select! {
+            served = server => if let Err(error) = served {
+                tracing::error!(%error, "the cluster listener failed");
+            },
+            () = late => {}
+        }
+    });
+    Attachments { accepted }
+}
+
+#[derive(Clone)]
+struct Service {
+    token: Option<Token>,
+    accepted: mpsc::Sender<Attachment>,
+    shutdown: CancellationToken,
+}
+
+impl Service {
+    async fn accept<Up: Wire, Down: Wire>(
+        &self,
+        request: Request<Streaming<Up::Proto>>,
+        attachment: impl FnOnce(Stream<Up, Down>) -> Attachment + Send,
+    ) -> Result<Response<Outgoing<Down>>, Status> {
+        if let Some(token) = &self.token {
+            token.check(request.metadata())?;
+        }
+        let (stream, outgoing) = stream::accept(request, &self.shutdown)?;
+        let ended = |_| Status::unavailable("going down");
+        self.accepted
+            .send(attachment(stream))
+            .await
+            .map_err(ended)?;
+        Ok(Response::new(outgoing))
+    }
+}
+
+#[tonic::async_trait]
+impl Routes for Service {
+    type SyncStream = Outgoing<RouteDown>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<proto::RouteUp>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        self.accept(request, Attachment::Routes).await
+    }
+}
+
+#[tonic::async_trait]
+impl Relay for Service {
+    type PublishStream = Outgoing<PublishDown>;
+    type DeliverStream = Outgoing<DeliverDown>;
+
+    async fn publish(
+        &self,
+        request: Request<Streaming<proto::PublishUp>>,
+    ) -> Result<Response<Self::PublishStream>, Status> {
+        self.accept(request, Attachment::Publish).await
+    }
+
+    async fn deliver(
+        &self,
+        request: Request<Streaming<proto::DeliverUp>>,
+    ) -> Result<Response<Self::DeliverStream>, Status> {
+        self.accept(request, Attachment::Deliver).await
+    }
+}

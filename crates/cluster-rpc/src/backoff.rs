@@ -1,0 +1,67 @@
+//! How long to wait before the next attempt to connect.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+const FIRST: Duration = Duration::from_millis(50);
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Exponential back-off with full jitter, so that many proxies do not come back in step.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    /// The pause before the next attempt; `random` is any number.
+    pub(crate) fn next(&mut self, random: u64) -> Duration {
+        let factor = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
+        let limit = FIRST.saturating_mul(factor).min(LONGEST);
+        self.failures = self.failures.saturating_add(1);
+        let micros = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(random % (micros + 1))
+    }
+
+    /// The connection stood: begin with short pauses again.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+/// A random number of no cryptographic worth.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(0_u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_second_and_begin_anew() {
+        let mut backoff = Backoff::default();
+        let longest = |backoff: &mut Backoff| {
+            let mut peek = *backoff;
+            let range = 1 << 40;
+            let longest = (0..4_096)
+                .map(|n| (*backoff).next(n * (range / 4_096) + n))
+                .max();
+            *backoff = {
+                peek.next(0);
+                peek
+            };
+            longest.unwrap()
+        };
+        let mut before = Duration::ZERO;
+        for _ in 0..5 {
+            let now = longest(&mut backoff);
+            assert!(now > before, "{now:?} after {before:?}");
+            before = now;
+        }
+        for _ in 0..100 {
+            assert!(backoff.next(random()) <= LONGEST);
+        }
+        backoff.reset();
+        assert!(backoff.next(u64::MAX) <= FIRST);
+    }
+}

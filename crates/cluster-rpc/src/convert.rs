@@ -1,0 +1,58 @@
+//! Between the generated messages and our frames.
+//!
+//! The only place where a received message is checked: topic, filter, QoS bits, properties, node ids,
+//! digest length, equal columns. What passes is valid by construction from here on.
+
+mod relay;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+pub(crate) use relay::{incoming_frame, publish_batch};
+
+use crate::error::FrameError;
+use crate::frame::{Incarnation, Member, NodeId};
+use crate::proto;
+
+/// A frame of ours and the message that carries it.
+pub(crate) trait Wire: Sized + Send + 'static {
+    /// The generated message.
+    type Proto: Default + Send + 'static;
+
+    fn from_proto(message: Self::Proto) -> Result<Self, FrameError>;
+
+    fn into_proto(self) -> Self::Proto;
+}
+
+impl Wire for Member {
+    type Proto = proto::Member;
+
+    fn from_proto(member: proto::Member) -> Result<Self, FrameError> {
+        Ok(Self {
+            node: NodeId::new(&member.node_id).ok_or(FrameError::Invalid("node id"))?,
+            incarnation: Incarnation(member.incarnation),
+        })
+    }
+
+    fn into_proto(self) -> proto::Member {
+        proto::Member {
+            node_id: self.node.as_str().to_owned(),
+            incarnation: self.incarnation.0,
+        }
+    }
+}
+
+fn members(members: Vec<proto::Member>) -> Result<Vec<Member>, FrameError> {
+    members.into_iter().map(Member::from_proto).collect()
+}
+
+fn required<T>(part: Option<T>, name: &'static str) -> Result<T, FrameError> {
+    part.ok_or(FrameError::Missing(name))
+}
+
+fn text(bytes: Bytes, name: &'static str) -> Result<ByteString, FrameError> {
+    ByteString::try_from(bytes).map_err(|_| FrameError::Invalid(name))
+}

@@ -1,0 +1,285 @@
+//! The frames of the publish and deliver streams.
+//!
+//! On the proxy's side the messages do not pass through [`Routed`]: what leaves comes straight from the
+//! window, what arrives goes straight into shared messages. That saves an allocation and a copy each.
+
+use std::sync::Arc;
+
+use mqtt_codec::{Message, PublishProperties, QoS, TopicName};
+
+use super::{Wire, required, text};
+use crate::error::FrameError;
+use crate::frame::{
+    DeliverDown, DeliverOpen, DeliverUp, Delivery, Incarnation, Lane, Member, PublishDown,
+    PublishUp, Routed,
+};
+use crate::origin::Outgoing;
+use crate::proto;
+use crate::proto::{deliver_down, deliver_up, publish_down, publish_up};
+use crate::receiver::{Incoming, IncomingFrame};
+
+const QOS_BITS: u32 = 0b011;
+const RETAIN_BIT: u32 = 0b100;
+
+impl Wire for PublishUp {
+    type Proto = proto::PublishUp;
+
+    fn from_proto(message: proto::PublishUp) -> Result<Self, FrameError> {
+        Ok(match required(message.frame, "frame")? {
+            publish_up::Frame::Open(member) => Self::Open(Member::from_proto(member)?),
+            publish_up::Frame::Batch(batch) => Self::Batch(
+                batch
+                    .messages
+                    .into_iter()
+                    .map(routed)
+                    .collect::<Result<_, _>>()?,
+            ),
+            publish_up::Frame::Barrier(barrier) => Self::Barrier {
+                lane: lane(barrier.lane)?,
+                id: barrier.id,
+            },
+        })
+    }
+
+    fn into_proto(self) -> proto::PublishUp {
+        let frame = match self {
+            Self::Open(member) => publish_up::Frame::Open(member.into_proto()),
+            Self::Batch(messages) => publish_up::Frame::Batch(proto::PublishBatch {
+                messages: messages.iter().map(from_routed).collect(),
+            }),
+            Self::Barrier { lane, id } => publish_up::Frame::Barrier(proto::Barrier {
+                lane: lane.0.into(),
+                id,
+            }),
+        };
+        proto::PublishUp { frame: Some(frame) }
+    }
+}
+
+impl Wire for PublishDown {
+    type Proto = proto::PublishDown;
+
+    fn from_proto(message: proto::PublishDown) -> Result<Self, FrameError> {
+        Ok(match required(message.frame, "frame")? {
+            publish_down::Frame::Credit(credit) => Self::Credit {
+                messages: credit.messages,
+                bytes: credit.bytes,
+            },
+            publish_down::Frame::Acked(acked) => {
+                if acked.lanes.len() != acked.up_to.len() {
+                    return Err(FrameError::Invalid("acked: columns of different length"));
+                }
+                let pairs = acked.lanes.into_iter().zip(acked.up_to);
+                Self::Acked(
+                    pairs
+                        .map(|(id, seq)| Ok((lane(id)?, seq)))
+                        .collect::<Result<_, _>>()?,
+                )
+            }
+            publish_down::Frame::BarrierDone(done) => Self::BarrierDone(done.id),
+        })
+    }
+
+    fn into_proto(self) -> proto::PublishDown {
+        let frame = match self {
+            Self::Credit { messages, bytes } => {
+                publish_down::Frame::Credit(proto::Credit { messages, bytes })
+            }
+            Self::Acked(lanes) => {
+                let (lanes, up_to) = lanes
+                    .into_iter()
+                    .map(|(lane, seq)| (u32::from(lane.0), seq))
+                    .unzip();
+                publish_down::Frame::Acked(proto::Acked { lanes, up_to })
+            }
+            Self::BarrierDone(id) => publish_down::Frame::BarrierDone(proto::BarrierDone { id }),
+        };
+        proto::PublishDown { frame: Some(frame) }
+    }
+}
+
+impl Wire for DeliverUp {
+    type Proto = proto::DeliverUp;
+
+    fn from_proto(message: proto::DeliverUp) -> Result<Self, FrameError> {
+        Ok(match required(message.frame, "frame")? {
+            deliver_up::Frame::Open(open) => Self::Open(DeliverOpen {
+                member: Member::from_proto(required(open.member, "member")?)?,
+                last_link: open.last_link,
+                last_seq: open.last_seq,
+            }),
+            deliver_up::Frame::Acked(up_to) => Self::Acked(up_to),
+        })
+    }
+
+    fn into_proto(self) -> proto::DeliverUp {
+        let frame = match self {
+            Self::Open(open) => deliver_up::Frame::Open(proto::DeliverOpen {
+                member: Some(open.member.into_proto()),
+                last_link: open.last_link,
+                last_seq: open.last_seq,
+            }),
+            Self::Acked(up_to) => deliver_up::Frame::Acked(up_to),
+        };
+        proto::DeliverUp { frame: Some(frame) }
+    }
+}
+
+impl Wire for DeliverDown {
+    type Proto = proto::DeliverDown;
+
+    fn from_proto(message: proto::DeliverDown) -> Result<Self, FrameError> {
+        let delivery = |delivery: proto::Delivery| {
+            let routed = Arc::new(routed(required(delivery.message, "message")?)?);
+            Ok(Delivery {
+                origin: Incarnation(delivery.origin),
+                routed,
+            })
+        };
+        Ok(match required(message.frame, "frame")? {
+            deliver_down::Frame::Open(open) => Self::LinkOpen(open.link),
+            deliver_down::Frame::Batch(batch) => {
+                check_numbers(&batch)?;
+                Self::Batch {
+                    first_seq: batch.first_seq,
+                    deliveries: batch
+                        .deliveries
+                        .into_iter()
+                        .map(delivery)
+                        .collect::<Result<_, _>>()?,
+                }
+            }
+        })
+    }
+
+    fn into_proto(self) -> proto::DeliverDown {
+        let frame = match self {
+            Self::LinkOpen(link) => deliver_down::Frame::Open(proto::LinkOpen { link }),
+            Self::Batch {
+                first_seq,
+                deliveries,
+            } => {
+                let deliveries = deliveries.iter().map(|delivery| proto::Delivery {
+                    origin: delivery.origin.0,
+                    message: Some(from_routed(&delivery.routed)),
+                });
+                deliver_down::Frame::Batch(proto::DeliverBatch {
+                    first_seq,
+                    deliveries: deliveries.collect(),
+                })
+            }
+        };
+        proto::DeliverDown { frame: Some(frame) }
+    }
+}
+
+/// A deliver frame as the receiving proxy wants it.
+pub(crate) fn incoming_frame(message: proto::DeliverDown) -> Result<IncomingFrame, FrameError> {
+    let incoming = |delivery: proto::Delivery| {
+        let routed = routed(required(delivery.message, "message")?)?;
+        Ok(Incoming {
+            origin: Incarnation(delivery.origin),
+            lane: routed.lane,
+            seq: routed.seq,
+            message: Arc::new(routed.message),
+        })
+    };
+    Ok(match required(message.frame, "frame")? {
+        deliver_down::Frame::Open(open) => IncomingFrame::LinkOpen(open.link),
+        deliver_down::Frame::Batch(batch) => {
+            let up_to = check_numbers(&batch)?;
+            let messages = batch
+                .deliveries
+                .into_iter()
+                .map(incoming)
+                .collect::<Result<_, _>>()?;
+            IncomingFrame::Batch { up_to, messages }
+        }
+    })
+}
+
+/// A batch straight from the window.
+pub(crate) fn publish_batch(batch: &[Outgoing]) -> proto::PublishUp {
+    let messages = batch.iter().map(|outgoing| proto::Routed {
+        lane: outgoing.lane.0.into(),
+        seq: outgoing.seq,
+        expiry_secs: outgoing.expiry_secs,
+        ..from_message(&outgoing.message)
+    });
+    let batch = proto::PublishBatch {
+        messages: messages.collect(),
+    };
+    proto::PublishUp {
+        frame: Some(publish_up::Frame::Batch(batch)),
+    }
+}
+
+/// The number of the last delivery of a batch.
+fn check_numbers(batch: &proto::DeliverBatch) -> Result<u64, FrameError> {
+    let count = batch.deliveries.len() as u64;
+    if count == 0 || batch.first_seq == 0 {
+        return Err(FrameError::Invalid("numbers of a delivery batch"));
+    }
+    batch
+        .first_seq
+        .checked_add(count - 1)
+        .ok_or(FrameError::Invalid("numbers of a delivery batch"))
+}
+
+fn lane(id: u32) -> Result<Lane, FrameError> {
+    u8::try_from(id)
+        .map(Lane)
+        .map_err(|_| FrameError::Invalid("lane"))
+}
+
+fn routed(routed: proto::Routed) -> Result<Routed, FrameError> {
+    if routed.seq == 0 {
+        return Err(FrameError::Invalid("sequence number"));
+    }
+    if routed.flags & !(QOS_BITS | RETAIN_BIT) != 0 {
+        return Err(FrameError::Invalid("flags"));
+    }
+    let qos = match routed.flags & QOS_BITS {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        2 => QoS::ExactlyOnce,
+        _ => return Err(FrameError::Invalid("qos")),
+    };
+    let topic =
+        TopicName::new(text(routed.topic, "topic")?).map_err(|_| FrameError::Invalid("topic"))?;
+    let properties = PublishProperties::decode(routed.properties)
+        .map_err(|_| FrameError::Invalid("properties"))?;
+    Ok(Routed {
+        lane: lane(routed.lane)?,
+        seq: routed.seq,
+        message: Message {
+            topic,
+            payload: routed.payload,
+            qos,
+            retain: routed.flags & RETAIN_BIT != 0,
+            expiry_secs: routed.expiry_secs,
+            properties,
+        },
+    })
+}
+
+fn from_routed(routed: &Routed) -> proto::Routed {
+    proto::Routed {
+        lane: routed.lane.0.into(),
+        seq: routed.seq,
+        ..from_message(&routed.message)
+    }
+}
+
+fn from_message(message: &Message) -> proto::Routed {
+    let retain = if message.retain { RETAIN_BIT } else { 0 };
+    proto::Routed {
+        lane: 0,
+        seq: 0,
+        topic: message.topic.as_byte_string().as_bytes().clone(),
+        flags: u32::from(message.qos as u8) | retain,
+        properties: message.properties.as_bytes().clone(),
+        payload: message.payload.clone(),
+        expiry_secs: message.expiry_secs,
+    }
+}

@@ -1,0 +1,202 @@
+//! The data streams of a session: deliveries in, publishes out.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use super::ack::AckCell;
+use super::channel::{Dialer, LinkError};
+use crate::convert::{Wire as _, incoming_frame, publish_batch};
+use crate::frame::{DeliverOpen, DeliverUp, Member, PublishDown, PublishUp};
+use crate::origin::{LinkId, OriginFrame};
+use crate::proto;
+use crate::proto::relay_client::RelayClient;
+use crate::receiver::IncomingFrame;
+use crate::uplink::{Arrived, PublishPoll, Shared};
+
+/// The data streams between one life of this proxy and one of an intermediate.
+pub(super) struct Data<'a, T> {
+    pub(super) shared: &'a Arc<Shared<T>>,
+    pub(super) dialer: &'a Dialer,
+    pub(super) own: Member,
+    pub(super) member: Member,
+    pub(super) cell: Arc<AckCell>,
+}
+
+impl<T: Send + 'static> Data<'_, T> {
+    /// Runs until one of them breaks.
+    pub(super) async fn run(
+        &self,
+        eligible: watch::Receiver<bool>,
+    ) -> Result<Infallible, LinkError> {
+        let client = self.dialer.relay().await?;
+        tokio::select! {
+            ended = self.deliver(client.clone()) => ended,
+            ended = self.publish(client.clone(), eligible) => ended,
+        }
+    }
+
+    async fn deliver(&self, mut client: RelayClient<Channel>) -> Result<Infallible, LinkError> {
+        let session = self.shared.number();
+        let (last_link, last_seq) = self.cell.begin(session);
+        let open = DeliverUp::Open(DeliverOpen {
+            member: self.own.clone(),
+            last_link,
+            last_seq,
+        });
+        let outgoing = DeliverOut {
+            open: Some(open),
+            cell: Arc::clone(&self.cell),
+            session,
+        };
+        let call = client.deliver(self.dialer.request(outgoing));
+        let mut incoming = call.await?.into_inner();
+        let mut link = None;
+        loop {
+            let message = incoming.message().await?.ok_or(LinkError::Ended)?;
+            match (incoming_frame(message)?, link) {
+                (IncomingFrame::LinkOpen(id), None) => {
+                    self.cell.open(id);
+                    link = Some(id);
+                }
+                (IncomingFrame::Batch { up_to, messages }, Some(link)) => {
+                    let arrived = Arrived {
+                        messages,
+                        cell: Arc::clone(&self.cell),
+                        link,
+                        up_to,
+                    };
+                    // Waits while the broker is behind: then the intermediate's outbox fills.
+                    self.shared
+                        .arrived
+                        .send(arrived)
+                        .await
+                        .map_err(|_| LinkError::Ended)?;
+                }
+                (IncomingFrame::LinkOpen(_), Some(_)) => {
+                    return Err(LinkError::Unexpected("second link"));
+                }
+                (IncomingFrame::Batch { .. }, None) => {
+                    return Err(LinkError::Unexpected("delivery before the link"));
+                }
+            }
+        }
+    }
+
+    /// A publish stream stands exactly as long as the intermediate may be used: one that is opened anew
+    /// makes the intermediate forget the earlier one, so no acknowledgement is ever out of date.
+    async fn publish(
+        &self,
+        client: RelayClient<Channel>,
+        mut eligible: watch::Receiver<bool>,
+    ) -> Result<Infallible, LinkError> {
+        let gone = |_| LinkError::Replaced;
+        loop {
+            eligible
+                .wait_for(|&eligible| eligible)
+                .await
+                .map_err(gone)?;
+            tokio::select! {
+                ended = self.publish_while_eligible(client.clone()) => ended?,
+                changed = eligible.wait_for(|&eligible| !eligible) => {
+                    changed.map_err(gone)?;
+                    continue;
+                }
+            };
+        }
+    }
+
+    async fn publish_while_eligible(
+        &self,
+        mut client: RelayClient<Channel>,
+    ) -> Result<Infallible, LinkError> {
+        let id = LinkId(self.shared.number());
+        if !self
+            .shared
+            .link_up(id, &self.member.node, self.own.incarnation)
+        {
+            return Err(LinkError::Replaced);
+        }
+        let _down = DownAtLast {
+            shared: self.shared,
+            id,
+        };
+        let open = Some(PublishUp::Open(self.own.clone()));
+        let outgoing = PublishOut {
+            shared: Arc::clone(self.shared),
+            id,
+            open,
+        };
+        let call = client.publish(self.dialer.request(outgoing));
+        let mut incoming = call.await?.into_inner();
+        loop {
+            let message = incoming.message().await?.ok_or(LinkError::Ended)?;
+            self.shared
+                .handle_publish_down(id, PublishDown::from_proto(message)?);
+        }
+    }
+}
+
+/// Gives the link's lanes to others, however the stream ends.
+struct DownAtLast<'a, T> {
+    shared: &'a Shared<T>,
+    id: LinkId,
+}
+
+impl<T> Drop for DownAtLast<'_, T> {
+    fn drop(&mut self) {
+        self.shared.link_down(self.id);
+    }
+}
+
+/// What the publish stream sends: the window's frames for this link.
+struct PublishOut<T> {
+    shared: Arc<Shared<T>>,
+    id: LinkId,
+    open: Option<PublishUp>,
+}
+
+impl<T> tokio_stream::Stream for PublishOut<T> {
+    type Item = proto::PublishUp;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(open) = this.open.take() {
+            return Poll::Ready(Some(open.into_proto()));
+        }
+        match this.shared.poll_publish(this.id, context.waker()) {
+            PublishPoll::Frame(OriginFrame::Batch(batch)) => {
+                Poll::Ready(Some(publish_batch(&batch)))
+            }
+            PublishPoll::Frame(OriginFrame::Barrier { lane, id }) => {
+                Poll::Ready(Some(PublishUp::Barrier { lane, id }.into_proto()))
+            }
+            PublishPoll::Idle => Poll::Pending,
+            PublishPoll::Ended => Poll::Ready(None),
+        }
+    }
+}
+
+/// What the deliver stream sends: acknowledgements, whenever there are new ones.
+struct DeliverOut {
+    open: Option<DeliverUp>,
+    cell: Arc<AckCell>,
+    session: u64,
+}
+
+impl tokio_stream::Stream for DeliverOut {
+    type Item = proto::DeliverUp;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(open) = this.open.take() {
+            return Poll::Ready(Some(open.into_proto()));
+        }
+        let acked = ready!(this.cell.poll(this.session, context.waker()));
+        Poll::Ready(acked.map(|up_to| DeliverUp::Acked(up_to).into_proto()))
+    }
+}

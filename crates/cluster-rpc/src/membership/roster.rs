@@ -1,0 +1,510 @@
+//! The intermediates this proxy is told to use, what each knows of its routes, and who waits for that.
+//!
+//! Owns the routing table, this proxy's incarnation, one entry for each address, and the waiters of
+//! [`applied`](crate::Uplink::applied). Invariant: a waiter is released only when each intermediate that may
+//! carry a message has the change, or must have declared this proxy dead. Does no I/O; time is an
+//! argument. After each change [`settle`](Roster::settle) draws the conclusions.
+
+#[cfg(test)]
+mod tests;
+mod waiters;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use self::waiters::Waiters;
+pub(crate) use self::waiters::{Wait, WaiterId};
+use super::view::{Verdict, Views};
+use crate::frame::{
+    Hello, Incarnation, Member, NodeId, PROTOCOL, RelayState, Route, RouteUp, View,
+};
+use crate::route_feed::RouteFeed;
+use crate::route_log::{RouteLog, RouteSeq, Urgency};
+use crate::uplink::IntermediateState;
+
+/// What is added to the lease: by then the other proxies use no intermediate that misses this one.
+const GRACE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(crate) struct Roster {
+    member: Member,
+    lease: Duration,
+    log: RouteLog,
+    names: Vec<Name>,
+    entries: BTreeMap<SocketAddr, Entry>,
+    views: Views<SocketAddr>,
+    /// The endpoints last heard of, for the next Hello.
+    known: Vec<Member>,
+    waiters: Waiters,
+}
+
+/// A configured `host:port`.
+#[derive(Debug)]
+struct Name {
+    text: String,
+    addresses: Vec<SocketAddr>,
+    since: Instant,
+}
+
+/// One address.
+#[derive(Debug)]
+struct Entry {
+    name: String,
+    phase: Phase,
+    /// Nothing listened there when it was last tried.
+    refused: bool,
+    member: Option<Member>,
+    applied: Option<u64>,
+    session: Option<RouteSession>,
+    eligible: watch::Sender<bool>,
+    stop: CancellationToken,
+}
+
+/// One attempt to keep a route stream.
+#[derive(Debug)]
+struct RouteSession {
+    id: u64,
+    feed: RouteFeed,
+    waker: Option<Waker>,
+    end: CancellationToken,
+}
+
+/// How a link is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Down {
+        since: Instant,
+    },
+    /// Another address leads to this intermediate.
+    Standby {
+        node: NodeId,
+    },
+    Up,
+}
+
+/// What a new link task needs.
+#[derive(Debug)]
+pub(crate) struct NewLink {
+    pub(crate) address: SocketAddr,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a new session needs.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionStart {
+    /// This proxy, as it introduces itself in this session.
+    pub(crate) member: Member,
+    /// Ends when the session must.
+    pub(crate) end: CancellationToken,
+    /// Whether the intermediate may be used.
+    pub(crate) eligible: watch::Receiver<bool>,
+}
+
+/// What a route stream is to send.
+#[derive(Debug)]
+pub(crate) enum RoutePoll {
+    Frame(RouteUp),
+    Idle,
+    /// Another session has taken its place.
+    Ended,
+}
+
+impl Roster {
+    pub(crate) fn new(member: Member, names: &[String], lease: Duration, now: Instant) -> Self {
+        let name = |text: &String| Name {
+            text: text.clone(),
+            addresses: Vec::new(),
+            since: now,
+        };
+        Self {
+            member,
+            lease,
+            log: RouteLog::new(),
+            names: names.iter().map(name).collect(),
+            entries: BTreeMap::new(),
+            views: Views::new(),
+            known: Vec::new(),
+            waiters: Waiters::default(),
+        }
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.member.incarnation
+    }
+
+    /// Sets or withdraws a row.
+    pub(crate) fn announce(&mut self, route: Route) -> RouteSeq {
+        let (seq, urgency) = self.log.announce(route);
+        if urgency == Urgency::AtOnce {
+            for session in self
+                .entries
+                .values_mut()
+                .filter_map(|entry| entry.session.as_mut())
+            {
+                session.wake();
+            }
+        }
+        seq
+    }
+
+    pub(crate) fn is_applied(&self, seq: RouteSeq, now: Instant) -> bool {
+        self.floor(now).is_some_and(|floor| seq.0 <= floor)
+    }
+
+    /// Waits for a change; the waiter must be taken back if it is given up.
+    pub(crate) fn wait(&mut self, seq: RouteSeq) -> Wait {
+        self.waiters.push(seq)
+    }
+
+    pub(crate) fn give_up(&mut self, waiter: WaiterId) {
+        self.waiters.remove(waiter);
+    }
+
+    /// A name resolved to these addresses: new ones get a link, vanished ones lose theirs once they
+    /// are down for good. An empty list is taken for a failure of the resolver.
+    pub(crate) fn handle_resolved(
+        &mut self,
+        name: &str,
+        addresses: Vec<SocketAddr>,
+        now: Instant,
+    ) -> Vec<NewLink> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        for known in self.names.iter_mut().filter(|known| known.text == name) {
+            known.addresses.clone_from(&addresses);
+        }
+        self.drop_vanished(now);
+        let fresh: Vec<_> = addresses
+            .into_iter()
+            .filter(|address| !self.entries.contains_key(address))
+            .collect();
+        fresh
+            .into_iter()
+            .map(|address| self.add(name, address, now))
+            .collect()
+    }
+
+    /// A link task begins a session: the next frame of its route stream is the Hello.
+    pub(crate) fn begin(&mut self, address: SocketAddr, id: u64) -> Option<SessionStart> {
+        let hello = Hello {
+            member: self.member.clone(),
+            protocol: PROTOCOL,
+            head_seq: self.log.head(),
+            oldest_delta: self.log.oldest(),
+            known: self.known.clone(),
+        };
+        let entry = self.entries.get_mut(&address)?;
+        let end = entry.stop.child_token();
+        let feed = RouteFeed::new(hello);
+        entry.session = Some(RouteSession {
+            id,
+            feed,
+            waker: None,
+            end: end.clone(),
+        });
+        entry.refused = false;
+        Some(SessionStart {
+            member: self.member.clone(),
+            end,
+            eligible: entry.eligible.subscribe(),
+        })
+    }
+
+    /// An intermediate has let this proxy in. If another address led to it, that one stands by now.
+    pub(crate) fn handle_welcome(
+        &mut self,
+        address: SocketAddr,
+        member: Member,
+        deltas_from: Option<u64>,
+    ) {
+        for (_, other) in self
+            .entries
+            .iter_mut()
+            .filter(|(other, _)| **other != address)
+        {
+            let same = other
+                .member
+                .as_ref()
+                .is_some_and(|known| known.node == member.node);
+            if same && other.phase == Phase::Up {
+                other.phase = Phase::Standby {
+                    node: member.node.clone(),
+                };
+                other.end_session();
+            }
+        }
+        let Some(entry) = self.entries.get_mut(&address) else {
+            return;
+        };
+        entry.phase = Phase::Up;
+        entry.member = Some(member);
+        entry.applied = deltas_from.and_then(|first| first.checked_sub(1));
+        if let Some(session) = &mut entry.session {
+            session.feed.handle_welcome(deltas_from, &self.log);
+            session.wake();
+        }
+    }
+
+    /// An intermediate has all changes up to `seq`. False if there are no such changes.
+    pub(crate) fn handle_applied(&mut self, address: SocketAddr, seq: u64) -> bool {
+        if seq > self.log.head() {
+            return false;
+        }
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.applied = entry.applied.max(Some(seq));
+        }
+        true
+    }
+
+    /// An intermediate's copy of the table is another one.
+    pub(crate) fn handle_resync(&mut self, address: SocketAddr) {
+        let session = self
+            .entries
+            .get_mut(&address)
+            .and_then(|entry| entry.session.as_mut());
+        if let Some(session) = session {
+            session.feed.handle_resync(&self.log);
+            session.wake();
+        }
+    }
+
+    pub(crate) fn handle_view(&mut self, address: SocketAddr, view: View, now: Instant) {
+        self.views.handle_view(address, view, now);
+        self.known = self.views.members();
+    }
+
+    /// A session has ended or could not begin.
+    pub(crate) fn handle_down(&mut self, address: SocketAddr, refused: Refused, now: Instant) {
+        self.views.handle_down(address);
+        let Some(entry) = self.entries.get_mut(&address) else {
+            return;
+        };
+        entry.end_session();
+        entry.refused = refused == Refused::Yes;
+        let Phase::Up = entry.phase else { return };
+        entry.phase = Phase::Down { since: now };
+        // Whoever stood by for it may try.
+        let Some(node) = entry.member.as_ref().map(|member| member.node.clone()) else {
+            return;
+        };
+        for other in self.entries.values_mut() {
+            if other.phase == (Phase::Standby { node: node.clone() }) {
+                other.phase = Phase::Down { since: now };
+            }
+        }
+    }
+
+    /// Whether a link task must not connect now.
+    pub(crate) fn is_standby(&self, address: SocketAddr) -> bool {
+        let entry = self.entries.get(&address);
+        entry.is_some_and(|entry| matches!(entry.phase, Phase::Standby { .. }))
+    }
+
+    /// This life was declared dead: begin a new one. `None` if that was done already.
+    pub(crate) fn fence(&mut self, rejected: Incarnation, unix_micros: u64) -> Option<Incarnation> {
+        if self.member.incarnation != rejected {
+            return None;
+        }
+        let new = Incarnation(unix_micros.max(rejected.0.saturating_add(1)));
+        self.member.incarnation = new;
+        self.known.retain(|member| member.node != self.member.node);
+        for entry in self.entries.values_mut() {
+            entry.applied = None;
+            entry.end_session();
+        }
+        Some(new)
+    }
+
+    /// What the route stream of `session` sends next.
+    pub(crate) fn poll_route(
+        &mut self,
+        address: SocketAddr,
+        id: u64,
+        beat: BeatDue,
+        waker: &Waker,
+    ) -> RoutePoll {
+        let session = self
+            .entries
+            .get_mut(&address)
+            .and_then(|entry| entry.session.as_mut());
+        let Some(session) = session.filter(|session| session.id == id) else {
+            return RoutePoll::Ended;
+        };
+        let frame = session.feed.poll(&self.log);
+        let due = beat == BeatDue::Yes;
+        match frame.or_else(|| due.then(|| session.feed.beat(&self.log)).flatten()) {
+            Some(frame) => RoutePoll::Frame(frame),
+            None => {
+                session.waker = Some(waker.clone());
+                RoutePoll::Idle
+            }
+        }
+    }
+
+    /// Draws the conclusions of what happened: releases waiters, allows and forbids links. Returns when
+    /// to be called again if nothing happens.
+    pub(crate) fn settle(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(floor) = self.floor(now) {
+            self.waiters.release(floor);
+        }
+        for (&address, entry) in &self.entries {
+            let eligible = entry.phase == Phase::Up
+                && self.views.verdict(address, now) == Some(Verdict::Eligible);
+            entry.eligible.send_if_modified(|current| {
+                let changed = *current != eligible;
+                *current = eligible;
+                changed
+            });
+        }
+        let down = self
+            .entries
+            .values()
+            .filter_map(|entry| self.counted_until(entry));
+        let names = self.names.iter().filter(|name| name.addresses.is_empty());
+        let names = names.map(|name| name.since + self.patience());
+        let moments = down.chain(names).chain(self.views.deadline(now));
+        moments.filter(|&at| at > now).min()
+    }
+
+    /// The lives of all endpoints that are somewhere known.
+    pub(crate) fn present(&self) -> Vec<Incarnation> {
+        self.known.iter().map(|member| member.incarnation).collect()
+    }
+
+    /// Each address with its name, who is there, and how it is.
+    pub(crate) fn intermediates(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (SocketAddr, &str, Option<&Member>, IntermediateState)> {
+        self.entries.iter().map(move |(&address, entry)| {
+            let state = self.state(address, entry, now);
+            (address, entry.name.as_str(), entry.member.as_ref(), state)
+        })
+    }
+
+    fn state(&self, address: SocketAddr, entry: &Entry, now: Instant) -> IntermediateState {
+        match entry.phase {
+            Phase::Down { .. } => return IntermediateState::Down,
+            Phase::Standby { .. } => return IntermediateState::Standby,
+            Phase::Up => {}
+        }
+        match self.views.verdict(address, now) {
+            None | Some(Verdict::NotServing(RelayState::Joining | RelayState::Serving)) => {
+                IntermediateState::Joining
+            }
+            Some(Verdict::NotServing(RelayState::Draining)) => IntermediateState::Draining,
+            Some(Verdict::Lagging) => IntermediateState::Lagging,
+            Some(Verdict::Eligible) => IntermediateState::Serving,
+        }
+    }
+
+    /// The change up to which every intermediate that counts has the table; `None` if one that counts
+    /// has nothing.
+    fn floor(&self, now: Instant) -> Option<u64> {
+        let unresolved =
+            |name: &Name| name.addresses.is_empty() && now < name.since + self.patience();
+        if self.names.iter().any(unresolved) {
+            return None;
+        }
+        let counts = |entry: &&Entry| match entry.phase {
+            Phase::Up => true,
+            Phase::Standby { .. } => false,
+            Phase::Down { .. } => self.counted_until(entry).is_some_and(|until| now < until),
+        };
+        let applied = self
+            .entries
+            .values()
+            .filter(counts)
+            .map(|entry| entry.applied);
+        // `None` is less than any number.
+        applied.min().unwrap_or(Some(u64::MAX))
+    }
+
+    /// Until when an address that is down must be taken for an intermediate that carries messages.
+    fn counted_until(&self, entry: &Entry) -> Option<Instant> {
+        let Phase::Down { since } = entry.phase else {
+            return None;
+        };
+        // `localhost` has two addresses of which one listens: where there never was an intermediate and
+        // none listens, none carries messages. One that starts later is joining until it has heard us.
+        let vacant = entry.refused && entry.member.is_none();
+        let sibling = |other: &Entry| other.name == entry.name && other.phase == Phase::Up;
+        let ignored = vacant && self.entries.values().any(sibling);
+        (!ignored).then(|| since + self.patience())
+    }
+
+    fn patience(&self) -> Duration {
+        self.lease + GRACE
+    }
+
+    fn add(&mut self, name: &str, address: SocketAddr, now: Instant) -> NewLink {
+        let stop = CancellationToken::new();
+        let entry = Entry {
+            name: name.to_owned(),
+            phase: Phase::Down { since: now },
+            refused: false,
+            member: None,
+            applied: None,
+            session: None,
+            eligible: watch::Sender::new(false),
+            stop: stop.clone(),
+        };
+        self.entries.insert(address, entry);
+        NewLink { address, stop }
+    }
+
+    fn drop_vanished(&mut self, now: Instant) {
+        let patience = self.patience();
+        let names = &self.names;
+        self.entries.retain(|address, entry| {
+            let wanted = names.iter().any(|name| name.addresses.contains(address));
+            let keep = wanted
+                || match entry.phase {
+                    Phase::Up => true,
+                    Phase::Down { since } => now < since + patience,
+                    Phase::Standby { .. } => false,
+                };
+            if !keep {
+                entry.stop.cancel();
+            }
+            keep
+        });
+    }
+}
+
+/// Whether a connection was refused: nothing listens there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Yes,
+    No,
+}
+
+/// Whether it is time for a sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BeatDue {
+    Yes,
+    No,
+}
+
+impl Entry {
+    fn end_session(&mut self) {
+        if let Some(mut session) = self.session.take() {
+            session.end.cancel();
+            session.wake();
+        }
+    }
+}
+
+impl RouteSession {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What both ends of a connection agree on without saying it: windows, keep-alive, limits.
+
+use std::time::Duration;
+
+/// HTTP/2 flow control: what one stream may have on the way.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+
+/// HTTP/2 flow control: what all streams of a connection may have on the way.
+pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// A peer that hangs is noticed after this and [`KEEP_ALIVE_TIMEOUT`].
+pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long the answer to a keep-alive may take.
+pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// The largest MQTT packet unless configured otherwise.
+pub(crate) const DEFAULT_MAX_PACKET_BYTES: usize = 1 << 20;
+
+/// Room for what a frame carries beside one largest packet.
+const FRAME_MARGIN_BYTES: usize = 1 << 20;
+
+/// A View of many members or a chunk of long filters must fit whatever the largest packet is.
+const SMALLEST_DECODE_LIMIT_BYTES: usize = 16 << 20;
+
+/// The largest frame that is decoded.
+pub(crate) fn decode_limit(max_packet_bytes: usize) -> usize {
+    max_packet_bytes
+        .saturating_add(FRAME_MARGIN_BYTES)
+        .max(SMALLEST_DECODE_LIMIT_BYTES)
+}

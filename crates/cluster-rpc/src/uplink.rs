@@ -1,0 +1,140 @@
+//! A proxy's way into the cluster: announces its routes, publishes, hands out what arrives.
+//!
+//! Two locks, never held together nor across an await: the *window* (the origin's core, taken for
+//! every message) and the *roster* (routes, links and views, taken for changes). Tasks: one keeper
+//! that resolves names and watches deadlines, and one link per address of an intermediate.
+
+mod config;
+mod event;
+mod keeper;
+mod metrics;
+mod shared;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mqtt_codec::Message;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use self::config::UplinkConfig;
+pub(crate) use self::event::Arrived;
+pub use self::event::{Deliveries, UplinkEvent, UplinkEvents};
+pub use self::metrics::UplinkMetrics;
+pub(crate) use self::metrics::count;
+pub(crate) use self::shared::{PublishPoll, Shared};
+pub use self::status::{IntermediateState, IntermediateStatus, UplinkStatus};
+use crate::frame::Route;
+use crate::lane::lane_of;
+use crate::route_log::RouteSeq;
+
+/// Batches of deliveries that may wait for the broker; then the links are not read.
+const ARRIVED_BATCHES: usize = 16;
+
+/// The window is full: the message was not taken.
+#[derive(Debug, thiserror::Error)]
+#[error("the window of unacknowledged messages is full")]
+pub struct WindowFull<T> {
+    /// The ticket, given back.
+    pub ticket: Option<T>,
+}
+
+/// Begins an uplink: its tasks run on the current tokio runtime until `shutdown`.
+///
+/// `T` is what the caller wants to have back when a message is acknowledged.
+pub fn start<T: Send + 'static>(
+    config: UplinkConfig,
+    shutdown: CancellationToken,
+) -> (Uplink<T>, UplinkEvents<T>) {
+    let (sender, arrived) = mpsc::channel(ARRIVED_BATCHES);
+    let shared = Arc::new(Shared::new(config, sender, shutdown));
+    tokio::spawn(keeper::run(Arc::clone(&shared)));
+    (
+        Uplink {
+            shared: Arc::clone(&shared),
+        },
+        UplinkEvents::new(shared, arrived),
+    )
+}
+
+/// The handle the broker publishes and announces through. Cheap to clone.
+pub struct Uplink<T> {
+    shared: Arc<Shared<T>>,
+}
+
+impl<T: Send + 'static> Uplink<T> {
+    /// Sets or withdraws a row of this proxy's routing table; repeating one costs nothing.
+    pub fn announce(&self, route: Route) -> RouteSeq {
+        self.shared.announce(route)
+    }
+
+    /// Whether every intermediate that may carry a message knows the change.
+    #[must_use]
+    pub fn is_applied(&self, seq: RouteSeq) -> bool {
+        self.shared.is_applied(seq)
+    }
+
+    /// Resolves when every intermediate that may carry a message knows the change. One that cannot be
+    /// reached is waited for until it must have declared this proxy dead.
+    pub async fn applied(&self, seq: RouteSeq) {
+        self.shared.applied(seq).await;
+    }
+
+    /// Sends a message to every other proxy with a matching route.
+    ///
+    /// With QoS >= 1 the ticket comes back in [`UplinkEvent::Completed`]. QoS 0 takes none, and is dropped and
+    /// counted when nobody can carry it now.
+    ///
+    /// # Errors
+    /// The window is full. Wait for [`window_open`](Self::window_open).
+    pub fn publish(
+        &self,
+        message: &Arc<Message>,
+        expires_at: Option<Instant>,
+        ticket: Option<T>,
+    ) -> Result<(), WindowFull<T>> {
+        self.shared
+            .publish(lane_of(&message.topic), message, expires_at, ticket)
+    }
+
+    /// Resolves when a QoS >= 1 message would be taken again.
+    pub async fn window_open(&self) {
+        self.shared.window_open().await;
+    }
+
+    /// A picture of this moment.
+    #[must_use]
+    pub fn status(&self) -> UplinkStatus {
+        self.shared.status()
+    }
+
+    /// Whether at least one intermediate can carry messages.
+    #[must_use]
+    pub fn serving(&self) -> watch::Receiver<bool> {
+        self.shared.serving()
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn metrics(&self) -> &UplinkMetrics {
+        self.shared.metrics()
+    }
+}
+
+impl<T> Clone for Uplink<T> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Uplink<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Uplink").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,430 @@
+//! What the handle, the events, the keeper and the links share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use mqtt_codec::Message;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::WindowFull;
+use super::config::UplinkConfig;
+use super::event::Arrived;
+use super::metrics::{UplinkMetrics, count};
+use super::status::{IntermediateStatus, UplinkStatus};
+use crate::frame::{Incarnation, Lane, Member, NodeId, PublishDown, Route};
+use crate::membership::{Roster, WaiterId};
+use crate::origin::{LinkId, Origin, OriginFrame, WindowLimits};
+use crate::route_log::RouteSeq;
+
+pub(crate) struct Shared<T> {
+    pub(crate) config: UplinkConfig,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) arrived: mpsc::Sender<Arrived>,
+    /// Wakes the keeper: a deadline may have changed.
+    pub(crate) settled: Notify,
+    /// Wakes the keeper: an address may have changed.
+    pub(crate) resolve: Notify,
+    /// Wakes the links that stand by.
+    pub(crate) standby: Notify,
+    window: Mutex<Window<T>>,
+    roster: Mutex<Roster>,
+    metrics: Arc<UplinkMetrics>,
+    /// Wakes whoever waits for the next event.
+    events: Notify,
+    window_free: Notify,
+    serving: watch::Sender<bool>,
+    /// The new incarnation that was not yet reported; 0 if none.
+    fenced: AtomicU64,
+    views_changed: AtomicBool,
+    numbers: AtomicU64,
+}
+
+struct Window<T> {
+    origin: Origin<T>,
+    incarnation: Incarnation,
+    /// The sender of each link that has nothing to send.
+    parked: Vec<(LinkId, Waker)>,
+    /// Links by intermediate, for the status.
+    open: Vec<(LinkId, NodeId)>,
+    /// Somebody waits for room.
+    awaited: bool,
+}
+
+/// What a publish stream is to send.
+pub(crate) enum PublishPoll {
+    Frame(OriginFrame),
+    Idle,
+    /// The link is down.
+    Ended,
+}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(
+        config: UplinkConfig,
+        arrived: mpsc::Sender<Arrived>,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        let incarnation = Incarnation(unix_micros());
+        let member = Member {
+            node: config.node.clone(),
+            incarnation,
+        };
+        let metrics = Arc::new(UplinkMetrics::default());
+        let limits = WindowLimits {
+            messages: config.window_messages,
+            bytes: config.window_bytes,
+            backlog_messages: config.backlog_messages,
+            backlog_bytes: config.backlog_bytes,
+        };
+        let window = Window {
+            origin: Origin::new(limits, Arc::clone(&metrics)),
+            incarnation,
+            parked: Vec::new(),
+            open: Vec::new(),
+            awaited: false,
+        };
+        Self {
+            window: Mutex::new(window),
+            roster: Mutex::new(Roster::new(
+                member,
+                &config.intermediates,
+                config.lease,
+                now,
+            )),
+            config,
+            shutdown,
+            arrived,
+            metrics,
+            settled: Notify::new(),
+            resolve: Notify::new(),
+            standby: Notify::new(),
+            events: Notify::new(),
+            window_free: Notify::new(),
+            serving: watch::Sender::new(false),
+            fenced: AtomicU64::new(0),
+            views_changed: AtomicBool::new(false),
+            numbers: AtomicU64::new(1),
+        }
+    }
+
+    // ---- routes and membership
+
+    pub(crate) fn announce(&self, route: Route) -> RouteSeq {
+        self.roster.lock().announce(route)
+    }
+
+    pub(crate) fn is_applied(&self, seq: RouteSeq) -> bool {
+        self.roster.lock().is_applied(seq, Instant::now())
+    }
+
+    pub(crate) async fn applied(&self, seq: RouteSeq) {
+        let wait = {
+            let mut roster = self.roster.lock();
+            if roster.is_applied(seq, Instant::now()) {
+                return;
+            }
+            roster.wait(seq)
+        };
+        let _guard = WaitGuard {
+            shared: self,
+            id: wait.id,
+        };
+        // The sender is dropped only with the roster, which `self` keeps.
+        wait.released.await.ok();
+    }
+
+    /// Changes the roster and draws the conclusions.
+    pub(crate) fn with_roster<R>(&self, change: impl FnOnce(&mut Roster, Instant) -> R) -> R {
+        let now = Instant::now();
+        let mut roster = self.roster.lock();
+        let result = change(&mut roster, now);
+        roster.settle(now);
+        result
+    }
+
+    /// Looks at the roster; nothing follows from it.
+    pub(crate) fn read_roster<R>(&self, look: impl FnOnce(&mut Roster) -> R) -> R {
+        look(&mut self.roster.lock())
+    }
+
+    /// The views have changed: what follows may depend on time.
+    pub(crate) fn membership_changed(&self) {
+        self.views_changed.store(true, Ordering::Release);
+        self.settled.notify_one();
+        self.standby.notify_waiters();
+    }
+
+    /// All endpoints there are, if they may have changed since the last call.
+    pub(crate) fn take_present_origins(&self) -> Option<Vec<Incarnation>> {
+        let changed = self.views_changed.swap(false, Ordering::Acquire);
+        changed.then(|| self.roster.lock().present())
+    }
+
+    pub(crate) fn note_time(&self) {
+        self.views_changed.store(true, Ordering::Release);
+    }
+
+    /// An intermediate has declared `rejected` dead: everything begins anew under a new incarnation.
+    pub(crate) fn fence(&self, rejected: Incarnation) {
+        let fenced = self.with_roster(|roster, _| roster.fence(rejected, unix_micros()));
+        let Some(new) = fenced else { return };
+        let parked = {
+            let mut window = self.window.lock();
+            window.incarnation = new;
+            window.origin.fence();
+            window.open.clear();
+            std::mem::take(&mut window.parked)
+        };
+        parked.into_iter().for_each(|(_, waker)| waker.wake());
+        tracing::warn!(
+            rejected = rejected.0,
+            new = new.0,
+            "declared dead; begins a new life"
+        );
+        count(&self.metrics.fenced, 1);
+        self.serving.send_replace(false);
+        self.fenced.store(new.0, Ordering::Release);
+        self.events.notify_one();
+        self.window_free.notify_waiters();
+    }
+
+    // ---- messages
+
+    pub(crate) fn publish(
+        &self,
+        lane: Lane,
+        message: &Arc<Message>,
+        expires_at: Option<Instant>,
+        ticket: Option<T>,
+    ) -> Result<(), WindowFull<T>> {
+        let parked = {
+            let mut window = self.window.lock();
+            let idle = window.origin.publish(lane, message, expires_at, ticket)?;
+            idle.and_then(|link| window.unpark(link))
+        };
+        if let Some(waker) = parked {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn window_open(&self) {
+        loop {
+            let mut free = std::pin::pin!(self.window_free.notified());
+            free.as_mut().enable();
+            {
+                let mut window = self.window.lock();
+                if window.origin.has_room() {
+                    return;
+                }
+                window.awaited = true;
+            }
+            free.await;
+        }
+    }
+
+    /// A publish stream is open. False if it belongs to an earlier incarnation.
+    pub(crate) fn link_up(&self, id: LinkId, node: &NodeId, own: Incarnation) -> bool {
+        let parked = {
+            let mut window = self.window.lock();
+            if window.incarnation != own {
+                return false;
+            }
+            window.origin.handle_link_up(id, node.clone());
+            window.open.push((id, node.clone()));
+            std::mem::take(&mut window.parked)
+        };
+        parked.into_iter().for_each(|(_, waker)| waker.wake());
+        self.serving.send_replace(true);
+        true
+    }
+
+    pub(crate) fn link_down(&self, id: LinkId) {
+        let (parked, serving) = {
+            let mut window = self.window.lock();
+            window.origin.handle_link_down(id);
+            window.open.retain(|(open, _)| *open != id);
+            (
+                std::mem::take(&mut window.parked),
+                window.origin.links() != 0,
+            )
+        };
+        // Its lanes have moved to others, which may be parked.
+        parked.into_iter().for_each(|(_, waker)| waker.wake());
+        self.serving.send_replace(serving);
+    }
+
+    pub(crate) fn handle_publish_down(&self, id: LinkId, frame: PublishDown) {
+        let (parked, completed) = {
+            let mut window = self.window.lock();
+            let parked = match frame {
+                PublishDown::Credit { messages, bytes } => {
+                    window.origin.handle_credit(id, messages, bytes);
+                    window.unpark(id).into_iter().collect()
+                }
+                PublishDown::Acked(acked) => {
+                    window.origin.handle_acked(id, &acked);
+                    Vec::new()
+                }
+                PublishDown::BarrierDone(barrier) => {
+                    window.origin.handle_barrier_done(id, barrier);
+                    std::mem::take(&mut window.parked)
+                        .into_iter()
+                        .map(|(_, waker)| waker)
+                        .collect()
+                }
+            };
+            (parked, window.origin.has_completed())
+        };
+        parked.into_iter().for_each(Waker::wake);
+        if completed {
+            self.events.notify_one();
+        }
+        self.report_room();
+    }
+
+    pub(crate) fn poll_publish(&self, id: LinkId, waker: &Waker) -> PublishPoll {
+        let mut window = self.window.lock();
+        if !window.open.iter().any(|(open, _)| *open == id) {
+            return PublishPoll::Ended;
+        }
+        let frame = window.origin.poll_frame(id, Instant::now());
+        if window.origin.has_completed() {
+            self.events.notify_one();
+        }
+        match frame {
+            Some(frame) => PublishPoll::Frame(frame),
+            None => {
+                window.park(id, waker);
+                PublishPoll::Idle
+            }
+        }
+    }
+
+    // ---- events
+
+    pub(crate) fn take_completed(&self) -> Vec<T> {
+        let completed = self.window.lock().origin.take_completed();
+        if !completed.is_empty() {
+            self.report_room();
+        }
+        completed
+    }
+
+    pub(crate) fn take_fenced(&self) -> Option<Incarnation> {
+        if self.fenced.load(Ordering::Acquire) == 0 {
+            return None;
+        }
+        match self.fenced.swap(0, Ordering::AcqRel) {
+            0 => None,
+            new => Some(Incarnation(new)),
+        }
+    }
+
+    pub(crate) async fn event_waiting(&self) {
+        self.events.notified().await;
+    }
+
+    pub(crate) async fn stopped(&self) {
+        self.shutdown.cancelled().await;
+    }
+
+    // ---- reports
+
+    pub(crate) fn status(&self) -> UplinkStatus {
+        let (mut lanes, serving, window_messages, window_bytes) = {
+            let window = self.window.lock();
+            let lanes: Vec<_> = window
+                .open
+                .iter()
+                .map(|(id, node)| (node.clone(), window.origin.lanes_of(*id)))
+                .collect();
+            let (messages, bytes) = window.origin.usage();
+            (lanes, window.origin.links(), messages, bytes)
+        };
+        let roster = self.roster.lock();
+        let intermediates = roster.intermediates(Instant::now());
+        let intermediates = intermediates.map(|(address, name, member, state)| {
+            let carries = lanes
+                .iter()
+                .position(|(node, _)| member.is_some_and(|member| member.node == *node));
+            IntermediateStatus {
+                name: name.to_owned(),
+                address,
+                member: member.cloned(),
+                state,
+                lanes: carries.map_or(0, |index| lanes.swap_remove(index).1),
+            }
+        });
+        UplinkStatus {
+            incarnation: roster.incarnation(),
+            serving,
+            intermediates: intermediates.collect(),
+            window_messages,
+            window_bytes,
+        }
+    }
+
+    pub(crate) fn serving(&self) -> watch::Receiver<bool> {
+        self.serving.subscribe()
+    }
+
+    pub(crate) fn metrics(&self) -> &UplinkMetrics {
+        &self.metrics
+    }
+
+    /// A number not given before in this process.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn report_room(&self) {
+        let free = {
+            let mut window = self.window.lock();
+            let free = window.awaited && window.origin.has_room();
+            window.awaited &= !free;
+            free
+        };
+        if free {
+            self.window_free.notify_waiters();
+        }
+    }
+}
+
+impl<T> Window<T> {
+    fn park(&mut self, id: LinkId, waker: &Waker) {
+        match self.parked.iter_mut().find(|(parked, _)| *parked == id) {
+            Some((_, parked)) => parked.clone_from(waker),
+            None => self.parked.push((id, waker.clone())),
+        }
+    }
+
+    fn unpark(&mut self, id: LinkId) -> Option<Waker> {
+        let index = self.parked.iter().position(|(parked, _)| *parked == id)?;
+        Some(self.parked.swap_remove(index).1)
+    }
+}
+
+/// Takes the waiter back when its future is dropped.
+struct WaitGuard<'a, T> {
+    shared: &'a Shared<T>,
+    id: WaiterId,
+}
+
+impl<T> Drop for WaitGuard<'_, T> {
+    fn drop(&mut self) {
+        self.shared.roster.lock().give_up(self.id);
+    }
+}
+
+fn unix_micros() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
