@@ -56,6 +56,8 @@ pub struct ConnAck {
 impl ConnAck {
     pub(crate) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
         let session_present = match reader.u8()? {
+            // MQTT 3.1 has no use for the byte.
+            _ if version == Version::V3_1 => false,
             0 => false,
             1 => true,
             _ => return Err(DecodeError::ConnAckFlags), // [MQTT-3.2.2-1]

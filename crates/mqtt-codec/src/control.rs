@@ -74,14 +74,13 @@ impl Disconnect {
             return;
         }
         sink.reason(PacketType::Disconnect, self.reason);
-        if !plain {
-            sink.block(&|sink| {
-                sink.u32_property(id::SESSION_EXPIRY, self.session_expiry_secs);
-                sink.text_property(id::REASON_STRING, self.reason_string.as_ref());
-                sink.user_properties(&self.user_properties);
-                sink.text_property(id::SERVER_REFERENCE, self.server_reference.as_ref());
-            });
-        }
+        // An empty block could be left out, but rumqttc 0.25 would not read the packet then.
+        sink.block(&|sink| {
+            sink.u32_property(id::SESSION_EXPIRY, self.session_expiry_secs);
+            sink.text_property(id::REASON_STRING, self.reason_string.as_ref());
+            sink.user_properties(&self.user_properties);
+            sink.text_property(id::SERVER_REFERENCE, self.server_reference.as_ref());
+        });
     }
 }
 
