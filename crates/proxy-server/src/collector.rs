@@ -1,0 +1,82 @@
+//! Numbers that are read when somebody asks for them: sizes of the broker's tables, and what the
+//! uplink counts.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cluster_rpc::Uplink;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::broker::{Broker, PublishTicket};
+
+/// Reads a broker's sizes and its uplink's counters at each scrape.
+#[derive(Debug)]
+pub(crate) struct BrokerCollector(pub Arc<Broker>);
+
+impl Collector for BrokerCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let broker = &self.0;
+        gauge(&mut encoder, "mqtt_sessions", "Sessions, connected or not", broker.sessions.len())?;
+        let filters = broker.subscriptions.filters();
+        gauge(&mut encoder, "mqtt_filters", "Distinct topic filters subscribed to", filters)?;
+        gauge(&mut encoder, "mqtt_retained", "Retained messages", broker.retained.len())?;
+        broker.uplink.as_ref().map_or(Ok(()), |uplink| encode_uplink(&mut encoder, uplink))
+    }
+}
+
+fn encode_uplink(
+    encoder: &mut DescriptorEncoder<'_>,
+    uplink: &Uplink<PublishTicket>,
+) -> Result<(), std::fmt::Error> {
+    let status = uplink.status();
+    gauge(encoder, "uplink_serving", "Intermediates that may carry messages", status.serving)?;
+    let help = "QoS 1 and 2 messages not acknowledged by the intermediates";
+    gauge(encoder, "uplink_window_messages", help, status.window_messages)?;
+    let metrics = uplink.metrics();
+    let counters = [
+        ("uplink_sent", "Messages sent to intermediates", &metrics.sent),
+        ("uplink_resent", "Messages sent again after a link broke", &metrics.resent),
+        ("uplink_acked", "QoS 1 and 2 messages acknowledged", &metrics.acked),
+        ("uplink_delivered", "Messages from other proxies", &metrics.delivered),
+        ("uplink_duplicates", "Repetitions dropped", &metrics.duplicates),
+        (
+            "uplink_dropped_no_intermediate",
+            "QoS 0 messages dropped: no intermediate could carry them",
+            &metrics.dropped_no_intermediate,
+        ),
+        (
+            "uplink_dropped_backlog",
+            "QoS 0 messages dropped: too many waited for credit",
+            &metrics.dropped_backlog,
+        ),
+        (
+            "uplink_dropped_fenced",
+            "QoS 1 and 2 messages dropped, never acknowledged: this proxy was declared dead",
+            &metrics.dropped_fenced,
+        ),
+        ("uplink_expired", "Messages that expired before they were sent", &metrics.expired),
+        ("uplink_reconnects", "Connections to intermediates that broke", &metrics.reconnects),
+        ("uplink_resyncs", "Snapshots asked for because the tables differed", &metrics.resyncs),
+        ("uplink_fenced", "How often this proxy was declared dead", &metrics.fenced),
+    ];
+    for (name, help, value) in counters {
+        let counter = ConstCounter::new(value.load(Ordering::Relaxed));
+        let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+        counter.encode(metric)?;
+    }
+    Ok(())
+}
+
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: usize,
+) -> Result<(), std::fmt::Error> {
+    let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    let metric = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+    gauge.encode(metric)
+}

@@ -1,0 +1,194 @@
+//! The recipients of one topic, computed once and used while the subscriptions do not change.
+//!
+//! A session with several matching subscriptions gets one delivery, with the highest QoS among
+//! them `[MQTT-3.3.4-2]` and the identifiers of all `[MQTT-3.3.4-3]`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use mqtt_codec::{Message, QoS, SubscriptionIds, TopicName};
+use mqtt_session::Delivery;
+
+use crate::group::Group;
+use crate::mailbox::{Mailbox, Pushed};
+use crate::metrics::{DropReason, Tally};
+use crate::subscriptions::{SessionKey, Subscriber, Subscription, Subscriptions};
+
+/// Who gets a message of one topic from one publisher.
+#[derive(Debug, Default)]
+pub(crate) struct Fanout {
+    recipients: Vec<Recipient>,
+    groups: Vec<Arc<Group>>,
+}
+
+#[derive(Debug)]
+struct Recipient {
+    mailbox: Arc<Mailbox>,
+    terms: Terms,
+}
+
+/// How a message is delivered to one recipient.
+#[derive(Clone, Debug, Default)]
+struct Terms {
+    qos: QoS,
+    retain_as_published: bool,
+    subscription_ids: SubscriptionIds,
+}
+
+/// What a delivery did that its publisher should know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Handed {
+    /// Whether there was any recipient.
+    pub matched: bool,
+    /// Whether a recipient's queue is getting full.
+    pub crowded: bool,
+}
+
+/// Matches by topic, for one publisher or for the whole cluster's messages.
+#[derive(Debug)]
+pub(crate) struct FanoutCache {
+    generation: u64,
+    capacity: usize,
+    publisher: Option<SessionKey>,
+    newest: Option<(TopicName, Arc<Fanout>)>,
+    others: HashMap<TopicName, Arc<Fanout>, foldhash::fast::RandomState>,
+}
+
+impl Fanout {
+    fn new(
+        subscriptions: &Subscriptions,
+        topic: &TopicName,
+        publisher: Option<SessionKey>,
+    ) -> Self {
+        let mut fanout = Self::default();
+        let mut seen: HashMap<SessionKey, usize> = HashMap::new();
+        subscriptions.matches(topic, |session, subscriber| match subscriber {
+            Subscriber::Group(group) => fanout.groups.push(Arc::clone(group)),
+            Subscriber::Session { mailbox, subscription } => {
+                // [MQTT-3.8.3-3]: a message must not go back to a client that asked for No Local.
+                if subscription.options.no_local && session == publisher {
+                    return;
+                }
+                let recipients = &mut fanout.recipients;
+                let at = session.map_or(recipients.len(), |session| {
+                    *seen.entry(session).or_insert(recipients.len())
+                });
+                if at == recipients.len() {
+                    let mailbox = Arc::clone(mailbox);
+                    recipients.push(Recipient { mailbox, terms: Terms::default() });
+                }
+                recipients[at].terms.add(subscription);
+            }
+        });
+        fanout
+    }
+
+    /// Puts `message` into the queue of every recipient.
+    pub(crate) fn deliver(
+        &self,
+        message: &Arc<Message>,
+        expires_at: Option<Instant>,
+        tally: &mut Tally,
+    ) -> Handed {
+        let mut crowded = false;
+        for Recipient { mailbox, terms } in &self.recipients {
+            let pushed = mailbox.push(terms.delivery(message, expires_at));
+            crowded |= count(pushed, tally);
+        }
+        for group in &self.groups {
+            let pushed = group.deliver(|member| {
+                let mut terms = Terms::default();
+                terms.add(&member.subscription);
+                member.mailbox.push(terms.delivery(message, expires_at))
+            });
+            match pushed {
+                Some(pushed) => crowded |= count(pushed, tally),
+                None => tally.dropped(DropReason::NoMember),
+            }
+        }
+        Handed { matched: !self.recipients.is_empty() || !self.groups.is_empty(), crowded }
+    }
+}
+
+/// Counts what a push dropped; `true` when the pusher should let the reader run.
+fn count(pushed: Pushed, tally: &mut Tally) -> bool {
+    match pushed {
+        Pushed::Queued | Pushed::Closed => false,
+        Pushed::Crowded => true,
+        Pushed::DroppedFull | Pushed::Overrun => {
+            tally.dropped(DropReason::QueueFull);
+            true
+        }
+        Pushed::Displaced(messages) => {
+            (0..messages).for_each(|_| tally.dropped(DropReason::QueueFull));
+            true
+        }
+        Pushed::DroppedAway => {
+            tally.dropped(DropReason::ClientAway);
+            false
+        }
+    }
+}
+
+impl Terms {
+    fn add(&mut self, subscription: &Subscription) {
+        self.qos = self.qos.max(subscription.options.qos);
+        self.retain_as_published |= subscription.options.retain_as_published;
+        self.subscription_ids.extend(subscription.id);
+    }
+
+    fn delivery(&self, message: &Arc<Message>, expires_at: Option<Instant>) -> Delivery {
+        Delivery {
+            message: Arc::clone(message),
+            qos: self.qos.min(message.qos),
+            // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
+            retain: message.retain && self.retain_as_published,
+            subscription_ids: self.subscription_ids.clone(),
+            expires_at,
+        }
+    }
+}
+
+impl FanoutCache {
+    /// An empty cache for the messages of `publisher`, or of other proxies when `None`. It keeps at most
+    /// `capacity` topics beside the newest.
+    #[must_use]
+    pub(crate) fn new(publisher: Option<SessionKey>, capacity: usize) -> Self {
+        Self { generation: 0, capacity, publisher, newest: None, others: HashMap::default() }
+    }
+
+    /// The recipients of `topic`.
+    pub(crate) fn recipients(
+        &mut self,
+        subscriptions: &Subscriptions,
+        topic: &TopicName,
+    ) -> &Arc<Fanout> {
+        let generation = subscriptions.generation();
+        if self.generation != generation {
+            self.generation = generation;
+            self.newest = None;
+            self.others.clear();
+        }
+        let hit = self.newest.as_ref().is_some_and(|(known, _)| known == topic);
+        if !hit {
+            let fanout = self.remembered(subscriptions, topic);
+            self.newest = Some((topic.detached(), fanout));
+        }
+        &self.newest.as_ref().expect("filled above").1
+    }
+
+    fn remembered(&mut self, subscriptions: &Subscriptions, topic: &TopicName) -> Arc<Fanout> {
+        if let Some(fanout) = self.others.get(topic) {
+            return Arc::clone(fanout);
+        }
+        let fanout = Arc::new(Fanout::new(subscriptions, topic, self.publisher));
+        if self.capacity > 0 {
+            if self.others.len() >= self.capacity {
+                self.others.clear();
+            }
+            self.others.insert(topic.detached(), Arc::clone(&fanout));
+        }
+        fanout
+    }
+}

@@ -1,0 +1,318 @@
+//! Everything on its way to one client's task: messages, completions, and the order to end.
+//!
+//! A mailbox belongs to a session and outlives its connections: while a persistent session has
+//! none, its messages collect here. Pushing never waits; what does not fit is refused by a stated
+//! policy and the caller counts it. Memory is bounded in messages and in bytes. It does not know who pushes
+//! or why, and decides nothing about MQTT.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use mqtt_codec::{QoS, ReasonCode};
+use mqtt_session::{Delivery, Ticket};
+use parking_lot::Mutex;
+
+/// How long a queue may get, in messages and bytes, and what happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueueLimits {
+    /// Most messages.
+    pub messages: usize,
+    /// Most bytes, as [`weight`] counts them.
+    pub bytes: usize,
+    /// What happens to a QoS 1 or 2 message that does not fit. QoS 0 is always dropped.
+    pub when_full: WhenFull,
+}
+
+/// What happens to a QoS 1 or 2 message that finds its queue full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    /// The client is disconnected with 0x97 Quota exceeded.
+    Disconnect,
+    /// The new message is dropped.
+    DropNewest,
+    /// The oldest messages are dropped until it fits.
+    DropOldest,
+}
+
+/// What became of a pushed message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// It is in the queue.
+    Queued,
+    /// It is in the queue, which is more than half full: the pusher should let the reader run.
+    Crowded,
+    /// Dropped: the queue is full.
+    DroppedFull,
+    /// It is in the queue, and this many older ones were dropped for it.
+    Displaced(usize),
+    /// The client is being disconnected because its queue is full.
+    Overrun,
+    /// Dropped: QoS 0 and the client is away.
+    DroppedAway,
+    /// The session is over.
+    Closed,
+}
+
+/// Why a connection must end, told by somebody else than its client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EndOrder(pub ReasonCode);
+
+/// A queue for one session. Many push, one task polls.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    queue: VecDeque<Delivery>,
+    bytes: usize,
+    completions: Vec<(Ticket, ReasonCode)>,
+    order: Option<EndOrder>,
+    waker: Option<Waker>,
+    limits: QueueLimits,
+    reader: Reader,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Attached,
+    Away,
+    Gone,
+}
+
+/// What a task takes out of its mailbox at once. Reused, so that draining allocates nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Drained {
+    /// Messages in order.
+    pub deliveries: VecDeque<Delivery>,
+    /// Publishes of this client that are where they must be.
+    pub completions: Vec<(Ticket, ReasonCode)>,
+    /// The connection must end.
+    pub order: Option<EndOrder>,
+}
+
+/// Cost of a queue slot beside the bytes of its message.
+const SLOT: usize = 96;
+
+/// Messages closer together than this in memory are taken to share one read buffer.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// What a message counts against a queue, in bytes.
+#[must_use]
+pub(crate) fn weight(delivery: &Delivery) -> usize {
+    let message = &delivery.message;
+    SLOT + message.topic.as_str().len()
+        + message.payload.len()
+        + message.properties.as_bytes().len()
+}
+
+impl Mailbox {
+    /// An empty mailbox with an attached reader.
+    #[must_use]
+    pub(crate) fn new(limits: QueueLimits) -> Self {
+        let inner = Inner {
+            queue: VecDeque::new(),
+            bytes: 0,
+            completions: Vec::new(),
+            order: None,
+            waker: None,
+            limits,
+            reader: Reader::Attached,
+        };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// Appends a message, or refuses it by policy.
+    pub(crate) fn push(&self, delivery: Delivery) -> Pushed {
+        let mut inner = self.inner.lock();
+        let pushed = inner.push(delivery);
+        let waker = inner.waker.take();
+        drop(inner);
+        wake(waker);
+        pushed
+    }
+
+    /// Tells the task that its client's publish is where it must be.
+    ///
+    /// Bounded by the tickets a connection may have open. While the client is away they wait: the next connection
+    /// of its session takes those of QoS 2.
+    pub(crate) fn complete(&self, tickets: impl Iterator<Item = Ticket>, reason: ReasonCode) {
+        let mut inner = self.inner.lock();
+        if inner.reader == Reader::Gone {
+            return;
+        }
+        inner.completions.extend(tickets.map(|ticket| (ticket, reason)));
+        let waker = inner.waker.take();
+        drop(inner);
+        wake(waker);
+    }
+
+    /// Tells the task to end its connection. The first order stands.
+    pub(crate) fn order(&self, order: EndOrder) {
+        let mut inner = self.inner.lock();
+        inner.order.get_or_insert(order);
+        let waker = inner.waker.take();
+        drop(inner);
+        wake(waker);
+    }
+
+    /// Moves what is there into `drained`: the order and all completions, and messages up to `quota` bytes of
+    /// which at most `window` have QoS 1 or 2. Pending when this call moved nothing.
+    pub(crate) fn poll_drain(
+        &self,
+        context: &Context<'_>,
+        window: usize,
+        quota: usize,
+        drained: &mut Drained,
+    ) -> Poll<()> {
+        let mut inner = self.inner.lock();
+        let before = drained.deliveries.len();
+        let mut moved = !inner.completions.is_empty() || inner.order.is_some();
+        drained.order = inner.order.take().or(drained.order);
+        drained.completions.append(&mut inner.completions);
+        inner.move_messages(window, quota, &mut drained.deliveries);
+        moved |= drained.deliveries.len() > before;
+        if moved {
+            return Poll::Ready(());
+        }
+        match &inner.waker {
+            Some(waker) if waker.will_wake(context.waker()) => {}
+            _ => inner.waker = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// The reader goes away and the session stays: QoS 1 and 2 messages are kept under `limits`.
+    /// `unread` was drained and not sent; it goes back to the front.
+    pub(crate) fn park(&self, limits: QueueLimits, unread: VecDeque<Delivery>) {
+        let mut inner = self.inner.lock();
+        for delivery in unread.into_iter().rev() {
+            inner.bytes += weight(&delivery);
+            inner.queue.push_front(delivery);
+        }
+        inner.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
+        inner.bytes = inner.queue.iter().map(weight).sum();
+        inner.limits = limits;
+        inner.reader = Reader::Away;
+        inner.order = None;
+        inner.waker = None;
+    }
+
+    /// A reader comes back.
+    pub(crate) fn attach(&self, limits: QueueLimits) {
+        let mut inner = self.inner.lock();
+        inner.limits = limits;
+        inner.reader = Reader::Attached;
+        inner.order = None;
+    }
+
+    /// The session is over: frees what is queued; later pushes find it closed. Returns how many
+    /// QoS 1 and 2 messages were still there.
+    pub(crate) fn close(&self) -> usize {
+        let mut inner = self.inner.lock();
+        let lost = inner.queue.iter().filter(|delivery| delivery.qos != QoS::AtMostOnce).count();
+        inner.queue = VecDeque::new();
+        inner.completions = Vec::new();
+        inner.bytes = 0;
+        inner.reader = Reader::Gone;
+        inner.waker = None;
+        lost
+    }
+
+    /// Whether a connection reads from it.
+    #[must_use]
+    pub(crate) fn is_attached(&self) -> bool {
+        self.inner.lock().reader == Reader::Attached
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Inner {
+    fn push(&mut self, mut delivery: Delivery) -> Pushed {
+        match self.reader {
+            Reader::Gone => return Pushed::Closed,
+            Reader::Away if delivery.qos == QoS::AtMostOnce => return Pushed::DroppedAway,
+            Reader::Away | Reader::Attached => {}
+        }
+        let weight = weight(&delivery);
+        let mut displaced = 0;
+        while self.is_full(weight) {
+            match (delivery.qos, self.limits.when_full) {
+                (QoS::AtMostOnce, _) | (_, WhenFull::DropNewest) => return Pushed::DroppedFull,
+                (_, WhenFull::Disconnect) => {
+                    self.order.get_or_insert(EndOrder(ReasonCode::QuotaExceeded));
+                    return Pushed::Overrun;
+                }
+                (_, WhenFull::DropOldest) => {
+                    if self.pop().is_none() {
+                        return Pushed::DroppedFull;
+                    }
+                    displaced += 1;
+                }
+            }
+        }
+        self.detach_if_stranded(&mut delivery);
+        self.bytes += weight;
+        self.queue.push_back(delivery);
+        match displaced {
+            0 if self.queue.len() * 2 > self.limits.messages => Pushed::Crowded,
+            0 => Pushed::Queued,
+            displaced => Pushed::Displaced(displaced),
+        }
+    }
+
+    fn is_full(&self, weight: usize) -> bool {
+        self.queue.len() >= self.limits.messages || self.bytes + weight > self.limits.bytes
+    }
+
+    /// A small message that waits must not keep the whole buffer alive that it was read in. Runs of messages from one
+    /// buffer, the common case under load, share it; one that stands alone in a queue gets memory of its own.
+    fn detach_if_stranded(&self, delivery: &mut Delivery) {
+        let Some(before) = self.queue.back() else {
+            return;
+        };
+        if self.queue.len() < 16 || delivery.message.payload.len() >= READ_BUFFER / 4 {
+            return;
+        }
+        let near = |a: &[u8], b: &[u8]| a.as_ptr().addr().abs_diff(b.as_ptr().addr()) < READ_BUFFER;
+        if !near(
+            before.message.topic.as_str().as_bytes(),
+            delivery.message.topic.as_str().as_bytes(),
+        ) {
+            delivery.message = Arc::new(delivery.message.detached());
+        }
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.queue.pop_front()?;
+        self.bytes -= weight(&delivery);
+        Some(delivery)
+    }
+
+    fn move_messages(&mut self, mut window: usize, mut quota: usize, to: &mut VecDeque<Delivery>) {
+        if to.is_empty() && self.queue.len() <= window && self.bytes <= quota {
+            std::mem::swap(&mut self.queue, to);
+            self.bytes = 0;
+            return;
+        }
+        while let Some(delivery) = self.queue.front() {
+            let windowed = delivery.qos != QoS::AtMostOnce;
+            if quota == 0 || (windowed && window == 0) {
+                return;
+            }
+            window -= usize::from(windowed);
+            quota = quota.saturating_sub(weight(delivery));
+            to.extend(self.pop());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

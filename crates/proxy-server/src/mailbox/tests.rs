@@ -1,0 +1,158 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use bytes::Bytes;
+use mqtt_codec::{Message, PublishProperties, QoS, ReasonCode, TopicName};
+use mqtt_session::Delivery;
+
+use super::*;
+
+fn limits(messages: usize, when_full: WhenFull) -> QueueLimits {
+    QueueLimits { messages, bytes: 1 << 20, when_full }
+}
+
+fn delivery(payload: &'static str, qos: QoS) -> Delivery {
+    let message = Message {
+        topic: TopicName::new("a/b").expect("a topic"),
+        payload: Bytes::from_static(payload.as_bytes()),
+        qos,
+        retain: false,
+        expiry_secs: None,
+        properties: PublishProperties::default(),
+    };
+    let message = Arc::new(message);
+    Delivery { message, qos, retain: false, subscription_ids: Default::default(), expires_at: None }
+}
+
+fn drain(mailbox: &Mailbox, window: usize, quota: usize) -> (Poll<()>, Vec<String>) {
+    let mut drained = Drained::default();
+    let context = Context::from_waker(Waker::noop());
+    let poll = mailbox.poll_drain(&context, window, quota, &mut drained);
+    let text =
+        |delivery: &Delivery| String::from_utf8_lossy(&delivery.message.payload).into_owned();
+    (poll, drained.deliveries.iter().map(text).collect())
+}
+
+#[test]
+fn messages_come_out_in_the_order_they_went_in_as_far_as_the_window_allows() {
+    let mailbox = Mailbox::new(limits(10, WhenFull::Disconnect));
+    for (payload, qos) in [("1", QoS::AtLeastOnce), ("2", QoS::AtMostOnce), ("3", QoS::ExactlyOnce)]
+    {
+        assert_eq!(mailbox.push(delivery(payload, qos)), Pushed::Queued);
+    }
+    assert_eq!(drain(&mailbox, 1, usize::MAX), (Poll::Ready(()), vec!["1".into(), "2".into()]));
+    assert_eq!(drain(&mailbox, 0, usize::MAX), (Poll::Pending, vec![]));
+    assert_eq!(drain(&mailbox, 1, usize::MAX), (Poll::Ready(()), vec!["3".into()]));
+}
+
+#[test]
+fn a_quota_of_bytes_lets_at_least_one_message_through() {
+    let mailbox = Mailbox::new(limits(10, WhenFull::Disconnect));
+    mailbox.push(delivery("1", QoS::AtMostOnce));
+    mailbox.push(delivery("2", QoS::AtMostOnce));
+    assert_eq!(drain(&mailbox, 9, 1).1, ["1"]);
+    assert_eq!(drain(&mailbox, 9, 0).1, [""; 0]);
+    assert_eq!(drain(&mailbox, 9, 1).1, ["2"]);
+}
+
+#[test]
+fn a_full_mailbox_drops_qos_0_and_disconnects_for_qos_1() {
+    let mailbox = Mailbox::new(limits(1, WhenFull::Disconnect));
+    mailbox.push(delivery("1", QoS::AtMostOnce));
+    assert_eq!(mailbox.push(delivery("2", QoS::AtMostOnce)), Pushed::DroppedFull);
+    assert_eq!(mailbox.push(delivery("3", QoS::AtLeastOnce)), Pushed::Overrun);
+    let mut drained = Drained::default();
+    let context = Context::from_waker(Waker::noop());
+    assert!(mailbox.poll_drain(&context, 9, 9, &mut drained).is_ready());
+    assert_eq!(drained.order, Some(EndOrder(ReasonCode::QuotaExceeded)));
+}
+
+#[test]
+fn the_oldest_messages_make_room_when_the_policy_says_so() {
+    let mailbox = Mailbox::new(limits(2, WhenFull::DropOldest));
+    for payload in ["1", "2"] {
+        mailbox.push(delivery(payload, QoS::AtLeastOnce));
+    }
+    assert_eq!(mailbox.push(delivery("3", QoS::AtLeastOnce)), Pushed::Displaced(1));
+    assert_eq!(drain(&mailbox, 9, usize::MAX).1, ["2", "3"]);
+}
+
+#[test]
+fn bytes_are_bounded_too() {
+    let one = weight(&delivery("12345678", QoS::AtLeastOnce));
+    let bounded = QueueLimits { messages: 100, bytes: 2 * one, when_full: WhenFull::DropNewest };
+    let mailbox = Mailbox::new(bounded);
+    let pushed = [(); 3].map(|()| mailbox.push(delivery("12345678", QoS::AtLeastOnce)));
+    assert_eq!(pushed, [Pushed::Queued, Pushed::Queued, Pushed::DroppedFull]);
+}
+
+#[test]
+fn a_parked_mailbox_keeps_qos_1_with_the_unread_ones_in_front() {
+    let mailbox = Mailbox::new(limits(10, WhenFull::Disconnect));
+    for (payload, qos) in [("1", QoS::AtLeastOnce), ("2", QoS::AtMostOnce), ("3", QoS::AtLeastOnce)]
+    {
+        mailbox.push(delivery(payload, qos));
+    }
+    let unread: VecDeque<Delivery> = [delivery("0", QoS::AtLeastOnce)].into();
+    mailbox.park(limits(10, WhenFull::DropNewest), unread);
+    assert_eq!(mailbox.push(delivery("4", QoS::AtMostOnce)), Pushed::DroppedAway);
+    assert_eq!(mailbox.push(delivery("5", QoS::ExactlyOnce)), Pushed::Queued);
+    mailbox.attach(limits(10, WhenFull::Disconnect));
+    assert_eq!(drain(&mailbox, 9, usize::MAX).1, ["0", "1", "3", "5"]);
+}
+
+#[test]
+fn a_closed_mailbox_takes_nothing_and_tells_what_was_lost() {
+    let mailbox = Mailbox::new(limits(10, WhenFull::Disconnect));
+    mailbox.push(delivery("1", QoS::AtLeastOnce));
+    mailbox.push(delivery("2", QoS::AtMostOnce));
+    assert_eq!(mailbox.close(), 1);
+    assert_eq!(mailbox.push(delivery("3", QoS::AtLeastOnce)), Pushed::Closed);
+}
+
+struct Counting(AtomicUsize);
+
+impl Wake for Counting {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_reader_that_waits_is_woken_once_for_many_pushes() {
+    let mailbox = Mailbox::new(limits(10, WhenFull::Disconnect));
+    let counting = Arc::new(Counting(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&counting));
+    let mut drained = Drained::default();
+    let context = Context::from_waker(&waker);
+    assert!(mailbox.poll_drain(&context, 9, usize::MAX, &mut drained).is_pending());
+    mailbox.push(delivery("1", QoS::AtMostOnce));
+    mailbox.push(delivery("2", QoS::AtMostOnce));
+    assert_eq!(counting.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_message_that_waits_alone_leaves_the_buffer_it_was_read_in() {
+    let mailbox = Mailbox::new(limits(100, WhenFull::Disconnect));
+    let stranger = || {
+        let mut far = vec![0_u8; 2 * READ_BUFFER];
+        far[..3].copy_from_slice(b"x/y");
+        let far = Bytes::from(far);
+        let mut delivery = delivery("1", QoS::AtMostOnce);
+        let topic = bytestring::ByteString::try_from(far.slice(..3)).expect("text");
+        let topic = TopicName::new(topic).expect("a topic");
+        delivery.message = Arc::new(Message { topic, ..(*delivery.message).clone() });
+        (far, delivery)
+    };
+    let buffers: Vec<Bytes> = std::iter::repeat_with(|| {
+        let (buffer, delivery) = stranger();
+        mailbox.push(delivery);
+        buffer
+    })
+    .take(40)
+    .collect();
+    let kept = buffers.into_iter().filter(|buffer| !buffer.is_unique()).count();
+    assert!(kept <= 16, "{kept} read buffers are kept alive");
+}

@@ -1,0 +1,250 @@
+//! The composition root: puts a proxy together from its parts, and takes it apart in order.
+//!
+//! Order of the end: no new connections; clients are told to go and their sessions are ended or parked; then the
+//! uplink closes, so that what their ends publish still reaches the cluster.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use cluster_rpc::frame::NodeId;
+use cluster_rpc::{Token, Uplink, UplinkConfig, UplinkEvents, UplinkStatus};
+use daemon::{Condition, Health};
+use mqtt_codec::ReasonCode;
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::broker::{Broker, PublishTicket};
+use crate::collector::BrokerCollector;
+use crate::config::Config;
+use crate::listener::{Admission, accept};
+use crate::mailbox::EndOrder;
+use crate::metrics::{DropReason, Metrics};
+
+/// How long clients may take to go when the proxy stops.
+const LAST_GOODBYES: Duration = Duration::from_secs(5);
+
+/// The sockets of a proxy, bound by its starter: so a test can let the system choose ports.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For MQTT clients.
+    pub mqtt: Vec<TcpListener>,
+    /// For the HTTP interface.
+    pub admin: Option<TcpListener>,
+}
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Node {
+    broker: Arc<Broker>,
+    addresses: Vec<SocketAddr>,
+    running: JoinHandle<()>,
+}
+
+/// What a running proxy counts, for tests and tools in the same process.
+#[derive(Clone, Debug)]
+pub struct Stats {
+    /// Sessions, with and without a connection.
+    pub sessions: usize,
+    /// Distinct local filters.
+    pub filters: usize,
+    /// Retained messages.
+    pub retained: usize,
+    /// Messages dropped, by reason.
+    pub dropped: Vec<(DropReason, u64)>,
+    /// Client tasks that panicked.
+    pub panics: u64,
+    /// The way to the intermediates; `None` in a proxy that stands alone.
+    pub uplink: Option<UplinkStatus>,
+}
+
+impl Node {
+    /// Starts a proxy that runs until `shutdown`.
+    pub fn start(
+        config: Config,
+        listeners: Listeners,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let addresses = listeners
+            .mqtt
+            .iter()
+            .map(TcpListener::local_addr)
+            .collect::<Result<_, _>>()
+            .context("read the address of a listener")?;
+        let uplink_stop = CancellationToken::new();
+        let (uplink, events) = start_uplink(&config, &uplink_stop)?;
+        let mut registry = Registry::with_prefix("causeway");
+        let metrics = Metrics::registered(&mut registry);
+        let health = Health::new();
+        let broker =
+            Arc::new(Broker::new(config.profile(), config.broker_limits(), uplink, metrics));
+        registry.register_collector(Box::new(BrokerCollector(Arc::clone(&broker))));
+        health.condition("mqtt").set(true, "listening");
+        if let Some(uplink) = &broker.uplink {
+            tokio::spawn(watch_cluster(uplink.clone(), health.condition("cluster")));
+        }
+        let admin = listeners.admin.map(|listener| {
+            daemon::serve_admin(listener, Arc::new(registry), health, uplink_stop.clone())
+        });
+        let pump =
+            events.map(|events| tokio::spawn(crate::cluster::pump(Arc::clone(&broker), events)));
+        let clients = TaskTracker::new();
+        let admission = Admission {
+            room: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
+            rate: Some(config.limits.connect_rate).filter(|&rate| rate > 0),
+            connect_timeout: config.mqtt.connect_timeout.duration(),
+        };
+        for listener in listeners.mqtt {
+            let (broker, clients_of) = (Arc::clone(&broker), clients.clone());
+            let stop = shutdown.clone();
+            tokio::spawn(accept(listener, broker, admission.clone(), clients_of, stop));
+        }
+        let rest = Rest { clients, uplink_stop, pump, admin };
+        let running = tokio::spawn(rest.run(Arc::clone(&broker), shutdown));
+        Ok(Self { broker, addresses, running })
+    }
+
+    /// Where MQTT is served.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Waits until messages can go to and come from the cluster; a proxy that stands alone is ready at once.
+    pub async fn ready(&self) {
+        if let Some(uplink) = &self.broker.uplink {
+            // An error means that the uplink has ended, and with it the wait.
+            drop(uplink.serving().wait_for(|&serving| serving).await);
+        }
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let broker = &self.broker;
+        Stats {
+            sessions: broker.sessions.len(),
+            filters: broker.subscriptions.filters(),
+            retained: broker.retained.len(),
+            dropped: DropReason::ALL
+                .map(|reason| (reason, broker.metrics.dropped(reason)))
+                .to_vec(),
+            panics: broker.metrics.panics.get(),
+            uplink: broker.uplink.as_ref().map(Uplink::status),
+        }
+    }
+
+    /// Waits until it has stopped.
+    pub async fn join(self) -> anyhow::Result<()> {
+        self.running.await.context("the proxy's main task failed")
+    }
+}
+
+/// What must be waited for at the end.
+struct Rest {
+    clients: TaskTracker,
+    uplink_stop: CancellationToken,
+    pump: Option<JoinHandle<()>>,
+    admin: Option<JoinHandle<()>>,
+}
+
+impl Rest {
+    async fn run(self, broker: Arc<Broker>, shutdown: CancellationToken) {
+        shutdown.cancelled().await;
+        self.clients.close();
+        let goodbyes = async {
+            // A connection that was being accepted may come after the first order.
+            let mut again = tokio::time::interval(Duration::from_millis(100));
+            loop {
+                broker.sessions.order_all(EndOrder(ReasonCode::ServerShuttingDown));
+                tokio::select! {
+                    () = self.clients.wait() => return,
+                    _ = again.tick() => {}
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_GOODBYES, goodbyes).await.is_err() {
+            tracing::warn!(clients = self.clients.len(), "clients did not go in time");
+        }
+        if let Some(uplink) = &broker.uplink {
+            drain(uplink).await;
+        }
+        self.uplink_stop.cancel();
+        for task in [self.pump, self.admin].into_iter().flatten() {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "a task failed while stopping");
+            }
+        }
+    }
+}
+
+/// Waits, for a while, until the cluster has what the last clients published.
+async fn drain(uplink: &Uplink<PublishTicket>) {
+    let empty = async {
+        let mut look = tokio::time::interval(Duration::from_millis(10));
+        while uplink.status().window_messages > 0 {
+            look.tick().await;
+        }
+    };
+    if tokio::time::timeout(LAST_GOODBYES, empty).await.is_err() {
+        let messages = uplink.status().window_messages;
+        tracing::warn!(messages, "stopping with messages that no intermediate has acknowledged");
+    }
+}
+
+type UplinkParts = (Option<Uplink<PublishTicket>>, Option<UplinkEvents<PublishTicket>>);
+
+fn start_uplink(config: &Config, stop: &CancellationToken) -> anyhow::Result<UplinkParts> {
+    let cluster = &config.cluster;
+    if cluster.intermediates.is_empty() {
+        return Ok((None, None));
+    }
+    let uplink_config = UplinkConfig {
+        intermediates: cluster.intermediates.clone(),
+        token: token(config)?,
+        window_messages: cluster.window_messages,
+        window_bytes: cluster.window_bytes.bytes(),
+        lease: cluster.lease.duration(),
+        max_packet_bytes: config.mqtt.maximum_packet_size.as_usize(),
+        node: node_id(config)?,
+        ..UplinkConfig::default()
+    };
+    let (uplink, events) = cluster_rpc::start(uplink_config, stop.clone());
+    Ok((Some(uplink), Some(events)))
+}
+
+fn token(config: &Config) -> anyhow::Result<Option<Token>> {
+    let Some(secret) = &config.cluster.token else {
+        return Ok(None);
+    };
+    Token::new(secret.reveal()).map(Some).context("cluster.token is not valid")
+}
+
+/// The configured name, or the host's.
+fn node_id(config: &Config) -> anyhow::Result<NodeId> {
+    if !config.node_id.is_empty() {
+        return NodeId::new(&config.node_id).context("node_id is not valid");
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    // Two proxies on one host must not share a name.
+    NodeId::new(&format!("{}-{started:x}", host.trim()))
+        .context("derive node_id from the host name")
+}
+
+async fn watch_cluster(uplink: Uplink<PublishTicket>, condition: Condition) {
+    let mut serving = uplink.serving();
+    loop {
+        let detail =
+            if *serving.borrow_and_update() { "serving" } else { "no intermediate serves" };
+        condition.set(detail == "serving", detail);
+        if serving.changed().await.is_err() {
+            return;
+        }
+    }
+}
