@@ -1,0 +1,351 @@
+//! The configuration of an intermediate: its table of options, and the typed values.
+
+use std::net::SocketAddr;
+
+use cluster_rpc::Token;
+use cluster_rpc::frame::NodeId;
+use daemon::{ByteSize, LogConfig, Opt, OptKind, Period, Program, Refused, Secret, Validate};
+use serde::Deserialize;
+
+use crate::outbox::OutboxLimits;
+use crate::pending::Amount;
+
+/// Longest time that makes sense for a lease or a wait, in seconds.
+const LONGEST_SECS: u64 = 600;
+const MIB: u64 = 1 << 20;
+
+const fn opt(
+    key: &'static str,
+    default: &'static str,
+    unit: &'static str,
+    help: &'static str,
+    kind: OptKind,
+) -> Opt {
+    Opt { key, default, unit, help, kind }
+}
+
+/// Every option, in the order of the reference.
+pub static PROGRAM: Program = Program {
+    name: "intermediate-server",
+    about: "The relay between the proxies of a Causeway cluster: proxies connect to it, it connects to nobody",
+    env_prefix: "CAUSEWAY",
+    options: OPTIONS,
+    after_help: "Examples:\n  intermediate-server\n      Serves proxies on port 7420 of all addresses\n  \
+        intermediate-server --listen 10.0.0.7:7420 --token-file /etc/causeway/token\n      \
+        Only for proxies that know the secret\n  \
+        intermediate-server --config intermediate.toml --check-config\n      \
+        Says whether a configuration is right\n\n\
+        Signals: SIGTERM and SIGINT stop it cleanly.",
+};
+
+const OPTIONS: &[Opt] = &[
+    opt(
+        "node_id",
+        "\"\"",
+        "",
+        "Name of this intermediate, unique in the cluster; empty: the host name and the port of `listen`",
+        OptKind::Text,
+    ),
+    opt("listen", "\"0.0.0.0:7420\"", "", "Address on which proxies connect", OptKind::Text),
+    opt(
+        "admin_listen",
+        "\"127.0.0.1:9420\"",
+        "",
+        "Address of the HTTP interface with /metrics, /livez and /readyz; empty: none",
+        OptKind::Text,
+    ),
+    opt("token", "", "", "Secret shared by all processes of the cluster", OptKind::Secret),
+    opt(
+        "lease",
+        "\"6s\"",
+        "",
+        "Time without a sign of life after which a proxy is taken for dead, 1s to 10m; the same on all processes",
+        OptKind::Duration,
+    ),
+    opt(
+        "start_grace",
+        "\"2s\"",
+        "",
+        "Time after the start in which proxies that nobody has named may still come, up to 10m",
+        OptKind::Duration,
+    ),
+    opt(
+        "drain",
+        "\"5s\"",
+        "",
+        "Time to finish what is on its way when it is stopped, up to 10m",
+        OptKind::Duration,
+    ),
+    opt(
+        "maximum_packet_size",
+        "\"1MiB\"",
+        "",
+        "Largest MQTT packet of the cluster, 1KiB to 256MiB; at least mqtt.maximum_packet_size of the proxies",
+        OptKind::Size,
+    ),
+    opt("maximum_routes", "10000000", "routes", "Most routes of one proxy", OptKind::Integer),
+    opt(
+        "credit.messages",
+        "8192",
+        "messages",
+        "Most messages a proxy may send ahead, at least 1",
+        OptKind::Integer,
+    ),
+    opt(
+        "credit.bytes",
+        "\"16MiB\"",
+        "",
+        "Most bytes a proxy may send ahead, at least 64KiB",
+        OptKind::Size,
+    ),
+    opt(
+        "outbox.bytes",
+        "\"64MiB\"",
+        "",
+        "When this much waits for one proxy, no proxy may send more until a quarter is gone; at least 1MiB",
+        OptKind::Size,
+    ),
+    opt(
+        "outbox.qos0_bytes",
+        "\"32MiB\"",
+        "",
+        "When this much waits for a proxy, QoS 0 messages for it are dropped and counted; at most outbox.bytes",
+        OptKind::Size,
+    ),
+    opt(
+        "outbox.window_messages",
+        "8192",
+        "messages",
+        "Most messages on the way to a proxy that it has not yet taken, at least 1",
+        OptKind::Integer,
+    ),
+    opt(
+        "outbox.window_bytes",
+        "\"4MiB\"",
+        "",
+        "Most bytes of those messages, at least 64KiB; one larger message goes alone",
+        OptKind::Size,
+    ),
+    opt("workers", "0", "threads", "Worker threads; 0: one per processor", OptKind::Integer),
+    daemon::LOG_LEVEL,
+    daemon::LOG_FORMAT,
+    daemon::EXIT_WITH_PARENT,
+];
+
+/// The configuration of an intermediate. [`Default`] is what the table says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Name in the cluster; empty: the host name and the port.
+    pub node_id: String,
+    /// Where proxies connect.
+    pub listen: SocketAddr,
+    /// The HTTP interface.
+    #[serde(deserialize_with = "address_or_none")]
+    pub admin_listen: Option<SocketAddr>,
+    /// What proxies must present.
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// Silence after which a proxy is dead.
+    pub lease: Period,
+    /// Wait after the start.
+    pub start_grace: Period,
+    /// Wait before the end.
+    pub drain: Period,
+    /// Largest MQTT packet of the cluster.
+    pub maximum_packet_size: ByteSize,
+    /// Most routes of one proxy.
+    pub maximum_routes: usize,
+    /// What a proxy may send ahead.
+    pub credit: CreditConfig,
+    /// What waits for a proxy.
+    pub outbox: OutboxConfig,
+    /// Worker threads; 0: one per processor.
+    pub workers: usize,
+    /// Logs.
+    pub log: LogConfig,
+    /// Stop when standard input ends.
+    pub exit_with_parent: bool,
+}
+
+/// Section `credit`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreditConfig {
+    /// In messages.
+    pub messages: u64,
+    /// In bytes.
+    pub bytes: ByteSize,
+}
+
+/// Section `outbox`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboxConfig {
+    /// Beyond it no proxy gets credit.
+    pub bytes: ByteSize,
+    /// Beyond it QoS 0 is dropped.
+    pub qos0_bytes: ByteSize,
+    /// On the link, in messages.
+    pub window_messages: usize,
+    /// On the link, in bytes.
+    pub window_bytes: ByteSize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        daemon::defaults(&PROGRAM).expect("a test reads the table's defaults")
+    }
+}
+
+impl Config {
+    /// The name in the cluster of an intermediate that listens on `port`.
+    ///
+    /// # Errors
+    /// `node_id`, if it is no name.
+    pub fn node(&self, port: u16) -> Result<NodeId, Refused> {
+        let name = match self.node_id.as_str() {
+            "" => format!("{}:{port}", host_name()),
+            name => name.to_owned(),
+        };
+        NodeId::new(&name).ok_or_else(|| {
+            let expected = "1 to 255 bytes without control characters";
+            Refused::new("node_id", format!("{name:?}"), expected)
+        })
+    }
+
+    pub(crate) fn token(&self) -> Result<Option<Token>, Refused> {
+        let Some(secret) = &self.token else {
+            return Ok(None);
+        };
+        let token = Token::new(secret.reveal()).ok_or_else(|| {
+            let expected = "visible ASCII characters, at least one";
+            Refused::new("token", "(hidden)", expected)
+        })?;
+        Ok(Some(token))
+    }
+
+    pub(crate) fn credit(&self) -> Amount {
+        Amount { messages: self.credit.messages, bytes: self.credit.bytes.bytes() }
+    }
+
+    pub(crate) fn outbox_limits(&self) -> OutboxLimits {
+        OutboxLimits {
+            bytes: self.outbox.bytes.bytes(),
+            qos0_bytes: self.outbox.qos0_bytes.bytes(),
+            window_bytes: self.outbox.window_bytes.bytes(),
+            window_messages: self.outbox.window_messages,
+            ..OutboxLimits::default()
+        }
+    }
+}
+
+impl Validate for Config {
+    fn validate(&self) -> Result<(), Refused> {
+        self.node(self.listen.port())?;
+        self.token()?;
+        self.log.validate()?;
+        let periods = [
+            ("lease", self.lease, 1, "1s to 10m"),
+            ("start_grace", self.start_grace, 0, "at most 10m"),
+            ("drain", self.drain, 0, "at most 10m"),
+        ];
+        for (key, period, least, expected) in periods {
+            let (secs, exact) =
+                (period.duration().as_secs(), period.duration().subsec_nanos() == 0);
+            if secs < least || secs > LONGEST_SECS || (secs == LONGEST_SECS && !exact) {
+                return Err(Refused::new(key, format!("\"{period}\""), expected));
+            }
+        }
+        let sizes = [
+            ("maximum_packet_size", self.maximum_packet_size, 1 << 10, 256 * MIB, "1KiB to 256MiB"),
+            ("credit.bytes", self.credit.bytes, 64 << 10, u64::MAX, "at least 64KiB"),
+            ("outbox.bytes", self.outbox.bytes, MIB, u64::MAX, "at least 1MiB"),
+            (
+                "outbox.qos0_bytes",
+                self.outbox.qos0_bytes,
+                0,
+                self.outbox.bytes.bytes(),
+                "at most outbox.bytes",
+            ),
+            ("outbox.window_bytes", self.outbox.window_bytes, 64 << 10, u64::MAX, "at least 64KiB"),
+        ];
+        for (key, size, least, most, expected) in sizes {
+            if !(least..=most).contains(&size.bytes()) {
+                return Err(Refused::new(key, format!("\"{size}\""), expected));
+            }
+        }
+        let numbers = [
+            ("maximum_routes", self.maximum_routes as u64),
+            ("credit.messages", self.credit.messages),
+            ("outbox.window_messages", self.outbox.window_messages as u64),
+        ];
+        match numbers.into_iter().find(|&(_, number)| number == 0) {
+            Some((key, number)) => Err(Refused::new(key, number, "at least 1")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn address_or_none<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.as_str() {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            serde::de::Error::custom("an IP address and a port, such as 127.0.0.1:9420, or empty")
+        }),
+    }
+}
+
+/// The machine's name, or a word in its place.
+fn host_name() -> String {
+    let read = |path| std::fs::read_to_string(path).ok();
+    let name = read("/proc/sys/kernel/hostname").or_else(|| read("/etc/hostname"));
+    let name = name.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_default();
+    match name.trim() {
+        "" => "intermediate".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_of_the_table_are_a_valid_configuration_and_those_of_the_relay() {
+        let config = Config::default();
+        let relay = crate::relay::RelayConfig::new(cluster_rpc::frame::Member {
+            node: config.node(7420).unwrap(),
+            incarnation: cluster_rpc::frame::Incarnation(1),
+        });
+        assert_eq!(config.outbox_limits(), relay.outbox);
+        assert_eq!(config.credit(), relay.credit);
+        assert_eq!(config.lease.duration(), relay.lease);
+        assert_eq!(config.start_grace.duration(), relay.start_grace);
+        assert_eq!(config.maximum_routes, relay.max_routes);
+    }
+
+    #[test]
+    fn a_refusal_names_the_key_the_value_and_what_would_be_right() {
+        type Change = fn(&mut Config);
+        let cases: [(Change, &str); 8] = [
+            (|c| c.node_id = "a\nb".into(), "node_id"),
+            (|c| c.token = Some(Secret::new("a b")), "token"),
+            (|c| c.lease = std::time::Duration::from_millis(900).into(), "lease = \"900ms\""),
+            (|c| c.start_grace = std::time::Duration::from_secs(601).into(), "start_grace"),
+            (|c| c.maximum_packet_size = ByteSize::new(1), "maximum_packet_size = \"1B\""),
+            (|c| c.outbox.qos0_bytes = ByteSize::new(65 * MIB), "outbox.qos0_bytes"),
+            (|c| c.credit.messages = 0, "credit.messages = 0: must be at least 1"),
+            (|c| c.log.level = "=".into(), "log.level"),
+        ];
+        for (change, start) in cases {
+            let mut config = Config::default();
+            change(&mut config);
+            let refused = config.validate().unwrap_err().to_string();
+            assert!(refused.starts_with(start), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A running intermediate: puts it together from its parts, and takes it apart in order.
+//!
+//! Order of the end: proxies are told that this relay is going down, so they move their lanes; what is
+//! on its way arrives and is acknowledged, for a bounded time; then every stream is ended.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context as _;
+use cluster_rpc::AcceptorConfig;
+use cluster_rpc::frame::{Incarnation, Member, NodeId};
+use daemon::{Condition, Health};
+use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::metrics::RelayCollector;
+use crate::relay::{Relay, RelayConfig};
+use crate::service::Service;
+use crate::stats::Stats;
+
+/// How often the end of what is on its way is looked for.
+const LOOK: Duration = Duration::from_millis(20);
+/// It has come when nothing was on its way at so many looks in a row: proxies need a moment to
+/// hear that they should send elsewhere.
+const QUIET_LOOKS: u32 = 5;
+
+/// The sockets of an intermediate, bound by its starter: so a test can let the system choose ports.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For proxies.
+    pub grpc: TcpListener,
+    /// For the HTTP interface.
+    pub admin: Option<TcpListener>,
+}
+
+/// Where an intermediate listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// For proxies.
+    pub grpc: SocketAddr,
+    /// For the HTTP interface.
+    pub admin: Option<SocketAddr>,
+}
+
+/// A running intermediate.
+#[derive(Debug)]
+pub struct Node {
+    member: Member,
+    addresses: Addresses,
+    service: Service,
+    running: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts an intermediate that runs until `shutdown`.
+    ///
+    /// # Errors
+    /// A value of the configuration that cannot work, or a listener that has no address.
+    pub fn start(
+        config: Config,
+        listeners: Listeners,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let addresses = addresses(&listeners).context("read the address of a listener")?;
+        let member =
+            Member { node: config.node(addresses.grpc.port())?, incarnation: incarnation() };
+        let relay = RelayConfig {
+            lease: config.lease.duration(),
+            start_grace: config.start_grace.duration(),
+            credit: config.credit(),
+            max_routes: config.maximum_routes,
+            outbox: config.outbox_limits(),
+            ..RelayConfig::new(member.clone())
+        };
+        let service = Service::new(Relay::new(relay, Instant::now()));
+        let acceptor = AcceptorConfig {
+            token: config.token()?,
+            max_packet_bytes: config.maximum_packet_size.as_usize(),
+        };
+        let closing = CancellationToken::new();
+        let attachments = cluster_rpc::serve(listeners.grpc, acceptor, closing.clone());
+        let streams = tokio::spawn(service.clone().run(attachments));
+        let health = Health::new();
+        // Ready while it has no proxies too: they find it by its readiness.
+        let accepting = health.condition("accepting");
+        accepting.set(true, "proxies may connect");
+        let admin = listeners.admin.map(|listener| {
+            let mut registry = Registry::with_prefix("causeway");
+            registry.register_collector(Box::new(RelayCollector(service.clone())));
+            daemon::serve_admin(listener, Arc::new(registry), health, closing.clone())
+        });
+        let rest = Rest { drain: config.drain.duration(), accepting, closing, streams, admin };
+        let running = tokio::spawn(rest.run(service.clone(), shutdown));
+        Ok(Self { member, addresses, service, running })
+    }
+
+    /// Who it is in the cluster.
+    #[must_use]
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.service.stats()
+    }
+
+    /// Loses one route of the proxy `node`, as a fault would, without telling anyone. `false` if it
+    /// has none. For tests of the digest.
+    #[doc(hidden)]
+    pub fn corrupt_route(&self, node: &NodeId) -> bool {
+        self.service.corrupt_route(node)
+    }
+
+    /// Waits until it has stopped.
+    ///
+    /// # Errors
+    /// Its main task panicked.
+    pub async fn join(self) -> anyhow::Result<()> {
+        self.running.await.context("the intermediate's main task failed")
+    }
+}
+
+/// What must be waited for at the end.
+struct Rest {
+    drain: Duration,
+    accepting: Condition,
+    closing: CancellationToken,
+    streams: JoinHandle<()>,
+    admin: Option<JoinHandle<()>>,
+}
+
+impl Rest {
+    async fn run(self, service: Service, shutdown: CancellationToken) {
+        shutdown.cancelled().await;
+        self.accepting.set(false, "going down");
+        service.drain();
+        let idle = async {
+            let mut quiet = 0;
+            while quiet < QUIET_LOOKS {
+                tokio::time::sleep(LOOK).await;
+                quiet = if service.is_idle() { quiet + 1 } else { 0 };
+            }
+        };
+        if tokio::time::timeout(self.drain, idle).await.is_err() {
+            let Stats { pending, outbox_messages, .. } = service.stats();
+            tracing::warn!(pending, outbox_messages, "stopping with messages on their way");
+        }
+        self.closing.cancel();
+        // A panic in them was reported where it happened.
+        drop(self.streams.await);
+        if let Some(admin) = self.admin {
+            drop(admin.await);
+        }
+    }
+}
+
+fn addresses(listeners: &Listeners) -> std::io::Result<Addresses> {
+    let admin = listeners.admin.as_ref().map(TcpListener::local_addr).transpose()?;
+    Ok(Addresses { grpc: listeners.grpc.local_addr()?, admin })
+}
+
+/// Microseconds since 1970: larger at every start, as long as the clock is not set back.
+fn incarnation() -> Incarnation {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Incarnation(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,268 @@
+//! The publish and deliver streams: messages in, messages out, acknowledgements back.
+//!
+//! Owns no state of its own. Invariant: a message is in the outboxes of all its endpoints before
+//! its origin can be told anything about it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use cluster_rpc::frame::{
+    DeliverDown, DeliverOpen, DeliverUp, PublishDown, PublishUp, RelayState, Routed,
+};
+use mqtt_codec::QoS;
+
+use super::{Polled, Relay, StreamId, StreamKind, Violation, at};
+use crate::endpoint::wake;
+use crate::outbox::{Entry, Pushed};
+use crate::pending::{Amount, Credit, Hold, Pending, Wait};
+use crate::routes::{Slot, Target};
+
+impl Relay {
+    /// A frame of a publish stream. An error ends the stream.
+    pub fn handle_publish(
+        &mut self,
+        stream: StreamId,
+        frame: PublishUp,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        if let PublishUp::Open(member) = frame {
+            if let Some(slot) = self.bind(stream, StreamKind::Publish, &member, now)?
+                && let Some(origin) = at(&mut self.endpoints, slot)
+            {
+                origin.pending = Pending::new();
+                origin.credit = Credit::default();
+                wake(&mut origin.publish, &mut self.wakes);
+            }
+            return Ok(());
+        }
+        let Some(slot) = self.heard(stream, now)? else {
+            return Ok(());
+        };
+        match frame {
+            PublishUp::Batch(messages) => self.relay_batch((slot, stream), messages, now),
+            PublishUp::Barrier { lane: _, id } => self.barrier((slot, stream), id),
+            PublishUp::Open(_) => Err(Violation::OpenedTwice),
+        }
+    }
+
+    /// What a publish stream has to send.
+    pub fn poll_publish(&mut self, stream: StreamId) -> Polled<PublishDown> {
+        let slot = match self.bound(stream, |_| Polled::Closed) {
+            Ok(slot) => slot,
+            Err(polled) => return polled,
+        };
+        let grants = self.congested == 0 && self.state() != RelayState::Joining;
+        let Some(origin) = at(&mut self.endpoints, slot) else {
+            return Polled::Closed;
+        };
+        let acked = origin.pending.take_acked();
+        if !acked.is_empty() {
+            return Polled::Frame(PublishDown::Acked(acked));
+        }
+        if let Some(id) = origin.pending.take_barrier() {
+            return Polled::Frame(PublishDown::BarrierDone(id));
+        }
+        if grants && let Some(total) = origin.credit.grant(self.config.credit) {
+            let Amount { messages, bytes } = total;
+            return Polled::Frame(PublishDown::Credit { messages, bytes });
+        }
+        origin.publish.iter_mut().for_each(|line| line.woken = false);
+        Polled::Pending
+    }
+
+    /// A frame of a deliver stream. An error ends the stream.
+    pub fn handle_deliver(
+        &mut self,
+        stream: StreamId,
+        frame: DeliverUp,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        match frame {
+            DeliverUp::Open(open) => self.open_link(stream, &open, now),
+            DeliverUp::Acked(up_to) => self.link_acked(stream, up_to, now),
+        }
+    }
+
+    /// What a deliver stream has to send.
+    pub fn poll_deliver(&mut self, stream: StreamId, now: Instant) -> Polled<DeliverDown> {
+        let slot = match self.bound(stream, |_| Polled::Closed) {
+            Ok(slot) => slot,
+            Err(polled) => return polled,
+        };
+        let Some(endpoint) = at(&mut self.endpoints, slot) else {
+            return Polled::Closed;
+        };
+        if let Some(link) = endpoint.link_opened.take() {
+            return Polled::Frame(DeliverDown::LinkOpen(link));
+        }
+        match endpoint.outbox.next_batch(&self.config.outbox, now) {
+            Some((first_seq, deliveries)) => {
+                self.counts.sent += deliveries.len() as u64;
+                Polled::Frame(DeliverDown::Batch { first_seq, deliveries })
+            }
+            None => {
+                endpoint.deliver.iter_mut().for_each(|line| line.woken = false);
+                Polled::Pending
+            }
+        }
+    }
+
+    fn relay_batch(
+        &mut self,
+        from: (Slot, StreamId),
+        messages: Vec<Routed>,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let (slot, _) = from;
+        let Some(origin) = at(&mut self.endpoints, slot) else {
+            return Ok(());
+        };
+        let bytes = messages.iter().map(Routed::weight).fold(0, u64::saturating_add);
+        origin.credit.receive(Amount { messages: messages.len() as u64, bytes })?;
+        let mut targets = std::mem::take(&mut self.targets);
+        for routed in messages {
+            self.counts.received[routed.message.qos as usize] += 1;
+            self.routes.matches(&routed.message.topic, &mut targets);
+            if routed.message.retain {
+                self.add_everyone(&mut targets);
+            }
+            self.forward(from, routed, &targets, now);
+        }
+        self.targets = targets;
+        if let Some(origin) = at(&mut self.endpoints, slot) {
+            wake(&mut origin.publish, &mut self.wakes);
+        }
+        Ok(())
+    }
+
+    /// Every endpoint keeps retained messages, whether somebody there is subscribed or not.
+    fn add_everyone(&self, targets: &mut Vec<Target>) {
+        targets.clear();
+        targets.extend(self.slots().map(|(slot, _)| Target { slot, holds: true }));
+    }
+
+    fn forward(
+        &mut self,
+        (from, stream): (Slot, StreamId),
+        routed: Routed,
+        targets: &[Target],
+        now: Instant,
+    ) {
+        let Some(origin) = at(&mut self.endpoints, from) else {
+            return;
+        };
+        let (lane, seq) = (routed.lane, routed.seq);
+        let acknowledged = routed.message.qos > QoS::AtMostOnce;
+        let place = origin.pending.next_place(lane);
+        let hold = Hold { slot: from, stream: stream.0, wait: Wait::Message { lane, place } };
+        let incarnation = origin.member.incarnation;
+        let weight = routed.weight();
+        let mut copies = Copies { read: Arc::new(routed), own: None };
+        let mut outstanding = 0;
+        for target in targets.iter().filter(|target| target.slot != from) {
+            let Some(endpoint) = at(&mut self.endpoints, target.slot) else {
+                continue;
+            };
+            let outbox = &mut endpoint.outbox;
+            let hold = (acknowledged && target.holds).then_some(hold);
+            let routed = match outbox.is_backed_up(&self.config.outbox) {
+                true => copies.own(),
+                false => Arc::clone(&copies.read),
+            };
+            let was_congested = outbox.is_congested();
+            let entry =
+                Entry { routed: Some(routed), origin: incarnation, hold, weight, since: now };
+            if outbox.push(entry, &self.config.outbox) == Pushed::Full {
+                self.counts.dropped_full += 1;
+                continue;
+            }
+            outstanding += u32::from(hold.is_some());
+            self.congested += usize::from(outbox.is_congested() && !was_congested);
+            wake(&mut endpoint.deliver, &mut self.wakes);
+        }
+        if acknowledged && let Some(origin) = at(&mut self.endpoints, from) {
+            origin.pending.push(lane, seq, outstanding);
+        }
+    }
+
+    /// Everything of the origin's lane is in some outbox now, so it has arrived once each outbox has
+    /// moved past what it holds.
+    fn barrier(&mut self, (from, stream): (Slot, StreamId), id: u64) -> Result<(), Violation> {
+        let Some(origin) = at(&mut self.endpoints, from) else {
+            return Ok(());
+        };
+        let number = origin.pending.next_barrier()?;
+        let hold = Hold { slot: from, stream: stream.0, wait: Wait::Barrier(number) };
+        let mut outstanding = 0;
+        for endpoint in self.endpoints.iter_mut().flatten() {
+            outstanding += u32::from(endpoint.outbox.push_barrier(hold));
+        }
+        if let Some(origin) = at(&mut self.endpoints, from) {
+            origin.pending.push_barrier(id, outstanding);
+            wake(&mut origin.publish, &mut self.wakes);
+        }
+        Ok(())
+    }
+
+    fn open_link(
+        &mut self,
+        stream: StreamId,
+        open: &DeliverOpen,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let bound = self.bind(stream, StreamKind::Deliver, &open.member, now)?;
+        let Some(slot) = bound else { return Ok(()) };
+        self.links += 1;
+        // Unique across this relay's lives, so that a link of an earlier one is not taken for it.
+        let fresh = self.config.member.incarnation.0.wrapping_add(self.links);
+        let Some(endpoint) = at(&mut self.endpoints, slot) else {
+            return Ok(());
+        };
+        let outbox = &mut endpoint.outbox;
+        let was_congested = outbox.is_congested();
+        let last = (open.last_link, open.last_seq);
+        let limits = &self.config.outbox;
+        let (link, lost) = outbox.open(last, fresh, limits, &mut self.released);
+        let is_congested = outbox.is_congested();
+        endpoint.link_opened = Some(link);
+        wake(&mut endpoint.deliver, &mut self.wakes);
+        self.counts.dropped_link += lost;
+        self.after_release(was_congested, is_congested);
+        Ok(())
+    }
+
+    fn link_acked(&mut self, stream: StreamId, up_to: u64, now: Instant) -> Result<(), Violation> {
+        let Some(slot) = self.heard(stream, now)? else {
+            return Ok(());
+        };
+        let Some(endpoint) = at(&mut self.endpoints, slot) else {
+            return Ok(());
+        };
+        let outbox = &mut endpoint.outbox;
+        let was_congested = outbox.is_congested();
+        outbox.ack(up_to, &self.config.outbox, &mut self.released)?;
+        let is_congested = outbox.is_congested();
+        if outbox.has_unsent() {
+            wake(&mut endpoint.deliver, &mut self.wakes);
+        }
+        self.after_release(was_congested, is_congested);
+        Ok(())
+    }
+}
+
+/// One message for all outboxes: as it was read, and in memory of its own for those where it
+/// stays, because what was read pins the buffer of its whole batch.
+struct Copies {
+    read: Arc<Routed>,
+    own: Option<Arc<Routed>>,
+}
+
+impl Copies {
+    fn own(&mut self) -> Arc<Routed> {
+        let own = self.own.get_or_insert_with(|| {
+            let Routed { lane, seq, ref message } = *self.read;
+            Arc::new(Routed { lane, seq, message: message.detached() })
+        });
+        Arc::clone(own)
+    }
+}

@@ -1,0 +1,350 @@
+//! Random histories: whatever is lost, broken, killed or repeated, an acknowledged message is where it
+//! must be, and in the end everything is acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+
+const FILTERS: [&str; 4] = ["x/1", "x/+", "#", "y"];
+const TOPICS: [&str; 3] = ["x/1", "x/2", "y"];
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+#[derive(Clone, Debug)]
+enum Step {
+    Publish { topics: Vec<(usize, u8)> },
+    Pump,
+    Take { count: usize, tell: bool },
+    BreakDeliver { forget: bool },
+    Listen,
+    BreakPublish,
+    Announce { filter: usize, qos: Option<u8> },
+    BreakRoutes,
+    Snapshot,
+    Kill,
+    Restart,
+    Barrier,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => prop::collection::vec((0..TOPICS.len(), 0..3_u8), 1..5)
+            .prop_map(|topics| Step::Publish { topics }),
+        6 => Just(Step::Pump),
+        6 => (1..6_usize, any::<bool>()).prop_map(|(count, tell)| Step::Take { count, tell }),
+        2 => any::<bool>().prop_map(|forget| Step::BreakDeliver { forget }),
+        4 => Just(Step::Listen),
+        2 => Just(Step::BreakPublish),
+        4 => (0..FILTERS.len(), prop::option::of(0..3_u8))
+            .prop_map(|(filter, qos)| Step::Announce { filter, qos }),
+        2 => Just(Step::BreakRoutes),
+        1 => Just(Step::Snapshot),
+        1 => Just(Step::Kill),
+        1 => Just(Step::Restart),
+        2 => Just(Step::Barrier),
+    ]
+}
+
+/// Life of an origin and number of its message.
+type Id = (Incarnation, u64);
+
+/// A QoS >= 1 message its origin has no acknowledgement of.
+struct Unacked {
+    routed: Routed,
+    /// Who had to have it when it was first sent, and when it was last.
+    first: BTreeSet<Member>,
+    last: BTreeSet<Member>,
+}
+
+struct Model {
+    proxy: Proxy,
+    rows: BTreeMap<&'static str, u8>,
+    log: Vec<Route>,
+    next_seq: u64,
+    unacked: VecDeque<Unacked>,
+    barriers: VecDeque<(u64, u64)>,
+    link: (u64, u64),
+    inbox: VecDeque<(u64, Id)>,
+    newest: BTreeMap<Incarnation, u64>,
+    taken: BTreeSet<Id>,
+}
+
+impl Model {
+    fn new(proxy: Proxy) -> Self {
+        Self {
+            proxy,
+            rows: BTreeMap::new(),
+            log: Vec::new(),
+            next_seq: 1,
+            unacked: VecDeque::new(),
+            barriers: VecDeque::new(),
+            link: (0, 0),
+            inbox: VecDeque::new(),
+            newest: BTreeMap::new(),
+            taken: BTreeSet::new(),
+        }
+    }
+
+    fn must_have(&self, topic: &TopicName) -> bool {
+        self.rows
+            .iter()
+            .any(|(filter, &qos)| qos > 0 && TopicFilter::new(*filter).unwrap().matches(topic))
+    }
+
+    fn table(&self) -> Vec<Route> {
+        self.rows.iter().map(|(filter, &qos)| route(filter, qos)).collect()
+    }
+}
+
+struct World {
+    net: Net,
+    models: Vec<Model>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut net = Net::new();
+        let members = NAMES.iter().zip(1..).map(|(name, life)| member(name, life));
+        let models = members.map(|member| Model::new(net.join_as(member, &[]))).collect();
+        Self { net, models }
+    }
+
+    fn step(&mut self, who: usize, step: Step) {
+        match step {
+            Step::Publish { topics } => self.publish(who, &topics),
+            Step::Pump => self.pump(who),
+            Step::Take { count, tell } => self.take(who, count, tell),
+            Step::BreakDeliver { forget } => self.break_deliver(who, forget),
+            Step::Listen => self.listen(who),
+            Step::BreakPublish => self.break_publish(who),
+            Step::Announce { filter, qos } => self.announce(who, FILTERS[filter], qos),
+            Step::BreakRoutes => self.break_routes(who),
+            Step::Snapshot => {
+                let model = &self.models[who];
+                let (seq, table) = (model.log.len() as u64, model.table());
+                self.net.snapshot(model.proxy.routes, seq, &table);
+            }
+            Step::Kill => self.kill(who),
+            Step::Restart => self.restart(who),
+            Step::Barrier => self.barrier(who),
+        }
+    }
+
+    fn owed(&self, from: usize, topic: &TopicName) -> BTreeSet<Member> {
+        let others = self.models.iter().enumerate().filter(|(index, _)| *index != from);
+        let owed = others.filter(|(_, model)| model.must_have(topic));
+        owed.map(|(_, model)| model.proxy.member.clone()).collect()
+    }
+
+    fn publish(&mut self, who: usize, topics: &[(usize, u8)]) {
+        let mut batch = Vec::new();
+        for &(topic, qos) in topics {
+            let model = &mut self.models[who];
+            let routed = message(model.next_seq, TOPICS[topic], qos);
+            model.next_seq += 1;
+            batch.push(routed.clone());
+            let owed = self.owed(who, &routed.message.topic);
+            if qos > 0 {
+                let unacked = Unacked { routed, first: owed.clone(), last: owed };
+                self.models[who].unacked.push_back(unacked);
+            }
+        }
+        let proxy = self.models[who].proxy.clone();
+        self.net.publish(&proxy, batch);
+    }
+
+    fn break_publish(&mut self, who: usize) {
+        let old = self.models[who].proxy.publish;
+        let member = self.models[who].proxy.member.clone();
+        self.net.relay.detach(old, self.net.now);
+        self.models[who].proxy.publish = self.net.open_publish(&member);
+        self.models[who].barriers.clear();
+        let mut unacked = std::mem::take(&mut self.models[who].unacked);
+        for message in &mut unacked {
+            message.last = self.owed(who, &message.routed.message.topic);
+        }
+        let batch: Vec<_> = unacked.iter().map(|message| message.routed.clone()).collect();
+        self.models[who].unacked = unacked;
+        if !batch.is_empty() {
+            let proxy = self.models[who].proxy.clone();
+            self.net.publish(&proxy, batch);
+        }
+    }
+
+    fn pump(&mut self, who: usize) {
+        let model = &mut self.models[who];
+        for frame in self.net.said_on_deliver(model.proxy.deliver) {
+            match frame {
+                DeliverDown::LinkOpen(link) if link == model.link.0 => {}
+                DeliverDown::LinkOpen(link) => model.link = (link, 0),
+                DeliverDown::Batch { first_seq, deliveries } => {
+                    let before = model.inbox.back().map_or(model.link.1, |(seq, _)| *seq);
+                    assert_eq!(first_seq, before + 1, "numbers of a link have no gap");
+                    let ids = deliveries.iter().map(|one| (one.origin, one.routed.seq));
+                    model.inbox.extend((first_seq..).zip(ids));
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, who: usize, count: usize, tell: bool) {
+        let model = &mut self.models[who];
+        for _ in 0..count.min(model.inbox.len()) {
+            let Some((link_seq, (origin, seq))) = model.inbox.pop_front() else {
+                break;
+            };
+            model.link.1 = link_seq;
+            let newest = model.newest.entry(origin).or_default();
+            if seq > *newest {
+                *newest = seq;
+                model.taken.insert((origin, seq));
+            }
+        }
+        if tell && model.link.1 > 0 {
+            let (proxy, up_to) = (model.proxy.clone(), model.link.1);
+            self.net.take(&proxy, up_to);
+        }
+    }
+
+    fn break_deliver(&mut self, who: usize, forget: bool) {
+        let model = &mut self.models[who];
+        self.net.relay.detach(model.proxy.deliver, self.net.now);
+        model.inbox.clear();
+        if forget {
+            model.link = (0, 0);
+        }
+        let (member, link) = (model.proxy.member.clone(), model.link);
+        model.proxy.deliver = self.net.open_deliver(&member, link);
+        self.pump(who);
+    }
+
+    /// The origin hears what is acknowledged: the heart of the matter.
+    fn listen(&mut self, who: usize) {
+        let stream = self.models[who].proxy.publish;
+        for frame in self.net.said_on_publish(stream) {
+            match frame {
+                PublishDown::Acked(lanes) => {
+                    let up_to = lanes[0].1;
+                    let of = |seq| seq <= up_to;
+                    while let Some(message) =
+                        self.models[who].unacked.pop_front_if(|message| of(message.routed.seq))
+                    {
+                        self.check_arrived(who, &message);
+                    }
+                }
+                PublishDown::BarrierDone(id) => {
+                    let (expected, seq) = self.models[who].barriers.pop_front().unwrap();
+                    assert_eq!(id, expected);
+                    let waiting = self.models[who].unacked.front();
+                    assert!(waiting.is_none_or(|message| message.routed.seq > seq));
+                }
+                PublishDown::Credit { .. } => {}
+            }
+        }
+    }
+
+    fn check_arrived(&self, from: usize, message: &Unacked) {
+        let id = (self.models[from].proxy.member.incarnation, message.routed.seq);
+        for model in &self.models {
+            let member = &model.proxy.member;
+            let newest = model.newest.get(&id.0).copied().unwrap_or_default();
+            if message.last.contains(member) {
+                assert!(newest >= id.1, "{member:?} was passed over: {id:?}");
+            }
+            if message.last.contains(member) && message.first.contains(member) {
+                assert!(model.taken.contains(&id), "{member:?} lost {id:?}");
+            }
+        }
+    }
+
+    fn announce(&mut self, who: usize, filter: &'static str, qos: Option<u8>) {
+        let model = &mut self.models[who];
+        match qos {
+            Some(qos) => drop(model.rows.insert(filter, qos)),
+            None => drop(model.rows.remove(filter)),
+        }
+        let row = route(filter, qos.unwrap_or(u8::MAX));
+        model.log.push(row.clone());
+        self.net.delta(model.proxy.routes, model.log.len() as u64, &[row]);
+    }
+
+    fn break_routes(&mut self, who: usize) {
+        let model = &mut self.models[who];
+        self.net.relay.detach(model.proxy.routes, self.net.now);
+        let (member, head) = (model.proxy.member.clone(), model.log.len() as u64);
+        model.proxy.routes = self.net.hello_at(&member, &[], head, 1);
+        let said = self.net.said_on_routes(model.proxy.routes);
+        let RouteDown::Welcome { deltas_from: Some(from), .. } = said[0] else {
+            panic!("{said:?}");
+        };
+        assert_eq!(from, head + 1, "nothing was missed");
+    }
+
+    fn kill(&mut self, who: usize) {
+        let proxy = self.models[who].proxy.clone();
+        for stream in [proxy.routes, proxy.publish, proxy.deliver] {
+            self.net.relay.detach(stream, self.net.now);
+        }
+        let others = self.models.iter().filter(|model| model.proxy.member != proxy.member);
+        let alive: Vec<_> = others.map(|model| model.proxy.clone()).collect();
+        self.net.pass(Duration::from_secs(7), &alive.iter().collect::<Vec<_>>());
+        self.restart(who);
+    }
+
+    fn restart(&mut self, who: usize) {
+        let old = &self.models[who].proxy.member;
+        let member = Member {
+            node: old.node.clone(),
+            incarnation: Incarnation(old.incarnation.0 + NAMES.len() as u64),
+        };
+        let routes = self.net.hello(&member, &[]);
+        self.net.snapshot(routes, 0, &[]);
+        let publish = self.net.open_publish(&member);
+        let deliver = self.net.open_deliver(&member, (0, 0));
+        self.models[who] = Model::new(Proxy { member, routes, publish, deliver });
+    }
+
+    fn barrier(&mut self, who: usize) {
+        let model = &mut self.models[who];
+        let id = 1_000 + model.next_seq;
+        model.barriers.push_back((id, model.next_seq - 1));
+        let barrier = PublishUp::Barrier { lane: Lane(7), id };
+        self.net.relay.handle_publish(model.proxy.publish, barrier, self.net.now).unwrap();
+    }
+
+    /// Everyone takes everything: nothing may be left.
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            for who in 0..NAMES.len() {
+                self.pump(who);
+                self.take(who, usize::MAX, true);
+            }
+        }
+        for who in 0..NAMES.len() {
+            self.listen(who);
+            assert!(self.models[who].unacked.is_empty());
+            assert!(self.models[who].barriers.is_empty());
+        }
+        assert!(self.net.relay.is_idle());
+        let stats = self.net.relay.stats();
+        let rows: usize = self.models.iter().map(|model| model.rows.len()).sum();
+        assert_eq!((stats.routes, stats.members), (rows as u64, 3));
+        assert_eq!((stats.outbox_bytes, stats.congested_outboxes), (0, 0));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_acknowledged_has_arrived_and_everything_is_acknowledged_in_the_end(
+        steps in prop::collection::vec((0..NAMES.len(), step()), 1..120),
+    ) {
+        let mut world = World::new();
+        for (who, step) in steps {
+            world.step(who, step);
+        }
+        world.settle();
+    }
+}
