@@ -1,0 +1,117 @@
+//! One proxy in this process, on a port of its own.
+//!
+//! Stops when dropped. A client task of it that panicked fails the test at the next connection, or
+//! when it stops.
+
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+
+use mqtt_codec::{Connect, Version};
+use proxy_server::{Config, Listeners, Node, Stats};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{RawClient, connect_packet};
+
+/// A running proxy.
+#[derive(Debug)]
+pub struct Broker {
+    node: Node,
+    address: SocketAddr,
+    stop: DropGuard,
+}
+
+impl Broker {
+    /// The one with default settings that all tests of this process share.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Broker> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let (send, receive) = std::sync::mpsc::sync_channel(1);
+            // Tests have a runtime each, which ends with them; this one stays.
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Runtime::new().expect("a runtime can be built");
+                runtime.block_on(async {
+                    send.send(Self::start(|_| {}).await).expect("the first test waits for it");
+                    std::future::pending::<()>().await;
+                });
+            });
+            receive.recv().expect("the shared broker starts")
+        })
+    }
+
+    /// A proxy that stands alone, with the defaults as `configure` changes them.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn start(configure: impl FnOnce(&mut Config)) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let mut config = Config::default();
+        configure(&mut config);
+        Self::listening(config, listener)
+    }
+
+    /// A proxy that serves on `listener`.
+    pub(crate) fn listening(config: Config, listener: TcpListener) -> Self {
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let shutdown = CancellationToken::new();
+        let listeners = Listeners { mqtt: vec![listener], admin: None };
+        let node = Node::start(config, listeners, shutdown.clone()).expect("a proxy starts");
+        Self { node, address, stop: shutdown.drop_guard() }
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it counts.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.node.stats()
+    }
+
+    /// Waits until it serves, as a node of a cluster.
+    pub async fn ready(&self) {
+        self.node.ready().await;
+    }
+
+    /// A TCP connection on which nothing was said yet.
+    pub async fn open(&self, version: Version) -> RawClient {
+        RawClient::open(self.address, version).await
+    }
+
+    /// A connected client: a clean session without keep alive, or what `configure` makes of it.
+    ///
+    /// # Panics
+    ///
+    /// When it is refused.
+    #[track_caller]
+    pub fn connect<F: FnOnce(&mut Connect)>(
+        &self,
+        version: Version,
+        id: &str,
+        configure: F,
+    ) -> impl Future<Output = RawClient> + use<F> {
+        self.assert_sound();
+        let mut connect = connect_packet(version, id);
+        configure(&mut connect);
+        RawClient::connect(self.address, connect)
+    }
+
+    /// Stops it as SIGTERM would and waits for its end.
+    ///
+    /// # Panics
+    ///
+    /// When a part of it had panicked.
+    pub async fn stop(self) {
+        self.assert_sound();
+        drop(self.stop);
+        self.node.join().await.expect("it stops without a panic");
+    }
+
+    fn assert_sound(&self) {
+        assert_eq!(self.node.stats().panics, 0, "a client task of the proxy panicked");
+    }
+}
