@@ -313,7 +313,7 @@ fn argument(program: &Program, row: &Row) -> Arg {
     if !row.opt.unit.is_empty() {
         help.push_str(&format!(" [{}]", row.opt.unit));
     }
-    if !row.opt.default.is_empty() && row.opt.default != "[]" {
+    if !matches!(row.opt.default, "" | "[]" | "\"\"") {
         help.push_str(&format!(
             " [default: {}]",
             row.opt.default.trim_matches('"')
