@@ -60,6 +60,13 @@ pub(crate) struct Entry {
     pub(crate) since: Instant,
 }
 
+/// What an endpoint says of the link it had before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastLink {
+    pub(crate) link: u64,
+    pub(crate) seq: u64,
+}
+
 /// Whether a message was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pushed {
@@ -77,7 +84,7 @@ pub(crate) struct Outbox {
     sent: usize,
     sent_bytes: u64,
     bytes: u64,
-    /// The link these numbers belong to; 0 before the first.
+    /// The link these numbers belong to, a new one for each stream; 0 before the first.
     link: u64,
     /// How many entries have ever left; places in `barriers` count from there.
     left: u64,
@@ -181,29 +188,26 @@ impl Outbox {
         Ok(())
     }
 
-    /// A new stream of the endpoint, which took `last_seq` from `last_link`. Returns the link's id
-    /// and how many QoS 0 messages were lost with the old stream.
+    /// A new stream of the endpoint, with the id `link`. Returns how many messages that nobody waits
+    /// for were lost with the old stream.
     ///
-    /// What was taken counts as acknowledged; the rest of QoS >= 1 is sent again, in order. QoS 0
-    /// that was sent is not, and its numbers close up: the endpoint never saw them.
+    /// What the endpoint took from its last link counts as acknowledged; the rest is sent again, in
+    /// order, with numbers from 1: a late acknowledgement of the old link cannot be taken for one of
+    /// this. What nobody waits for is sent once only.
     pub(crate) fn open(
         &mut self,
-        last: (u64, u64),
-        fresh_link: u64,
+        link: u64,
+        last: LastLink,
         limits: &OutboxLimits,
         released: &mut Vec<Hold>,
-    ) -> (u64, u64) {
-        let (last_link, last_seq) = last;
-        let resumed = self.link != 0
-            && last_link == self.link
-            && last_seq >= self.acked
-            && self.ack(last_seq, limits, released).is_ok();
-        if !resumed {
-            self.link = fresh_link;
-            self.acked = 0;
+    ) -> u64 {
+        if self.link != 0 && last.link == self.link {
+            // An endpoint that claims more than was sent confuses links: then nothing was taken.
+            self.ack(last.seq, limits, released).ok();
         }
-        let lost = self.forget_sent_qos0(limits, released);
-        (self.link, lost)
+        self.link = link;
+        self.acked = 0;
+        self.forget_sent(limits, released)
     }
 
     /// The endpoint is gone: everyone who waits is released, and all is dropped. Returns how many
@@ -216,7 +220,7 @@ impl Outbox {
         dropped
     }
 
-    fn forget_sent_qos0(&mut self, limits: &OutboxLimits, released: &mut Vec<Hold>) -> u64 {
+    fn forget_sent(&mut self, limits: &OutboxLimits, released: &mut Vec<Hold>) -> u64 {
         let before = self.entries.len();
         let mut places = std::mem::take(&mut self.barriers).into_iter().peekable();
         let mut moved = VecDeque::new();

@@ -13,7 +13,7 @@ use mqtt_codec::QoS;
 
 use super::{Polled, Relay, StreamId, StreamKind, Violation, at};
 use crate::endpoint::wake;
-use crate::outbox::{Entry, Pushed};
+use crate::outbox::{Entry, LastLink, Pushed};
 use crate::pending::{Amount, Credit, Hold, Pending, Wait};
 use crate::routes::{Slot, Target};
 
@@ -214,15 +214,14 @@ impl Relay {
         let Some(slot) = bound else { return Ok(()) };
         self.links += 1;
         // Unique across this relay's lives, so that a link of an earlier one is not taken for it.
-        let fresh = self.config.member.incarnation.0.wrapping_add(self.links);
+        let link = self.config.member.incarnation.0.wrapping_add(self.links);
         let Some(endpoint) = at(&mut self.endpoints, slot) else {
             return Ok(());
         };
         let outbox = &mut endpoint.outbox;
         let was_congested = outbox.is_congested();
-        let last = (open.last_link, open.last_seq);
-        let limits = &self.config.outbox;
-        let (link, lost) = outbox.open(last, fresh, limits, &mut self.released);
+        let last = LastLink { link: open.last_link, seq: open.last_seq };
+        let lost = outbox.open(link, last, &self.config.outbox, &mut self.released);
         let is_congested = outbox.is_congested();
         endpoint.link_opened = Some(link);
         wake(&mut endpoint.deliver, &mut self.wakes);

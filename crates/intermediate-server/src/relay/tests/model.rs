@@ -16,7 +16,7 @@ enum Step {
     Publish { topics: Vec<(usize, u8)> },
     Pump,
     Take { count: usize, tell: bool },
-    BreakDeliver { forget: bool },
+    BreakDeliver { forget: bool, lose: bool },
     Listen,
     BreakPublish,
     Announce { filter: usize, qos: Option<u8> },
@@ -33,7 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|topics| Step::Publish { topics }),
         6 => Just(Step::Pump),
         6 => (1..6_usize, any::<bool>()).prop_map(|(count, tell)| Step::Take { count, tell }),
-        2 => any::<bool>().prop_map(|forget| Step::BreakDeliver { forget }),
+        2 => any::<(bool, bool)>()
+            .prop_map(|(forget, lose)| Step::BreakDeliver { forget, lose }),
         4 => Just(Step::Listen),
         2 => Just(Step::BreakPublish),
         4 => (0..FILTERS.len(), prop::option::of(0..3_u8))
@@ -65,7 +66,8 @@ struct Model {
     unacked: VecDeque<Unacked>,
     barriers: VecDeque<(u64, u64)>,
     link: (u64, u64),
-    inbox: VecDeque<(u64, Id)>,
+    /// Received and not taken, with the link and number to tell.
+    inbox: VecDeque<((u64, u64), Id)>,
     newest: BTreeMap<Incarnation, u64>,
     taken: BTreeSet<Id>,
 }
@@ -115,7 +117,7 @@ impl World {
             Step::Publish { topics } => self.publish(who, &topics),
             Step::Pump => self.pump(who),
             Step::Take { count, tell } => self.take(who, count, tell),
-            Step::BreakDeliver { forget } => self.break_deliver(who, forget),
+            Step::BreakDeliver { forget, lose } => self.break_deliver(who, forget, lose),
             Step::Listen => self.listen(who),
             Step::BreakPublish => self.break_publish(who),
             Step::Announce { filter, qos } => self.announce(who, FILTERS[filter], qos),
@@ -176,13 +178,15 @@ impl World {
         let model = &mut self.models[who];
         for frame in self.net.said_on_deliver(model.proxy.deliver) {
             match frame {
-                DeliverDown::LinkOpen(link) if link == model.link.0 => {}
                 DeliverDown::LinkOpen(link) => model.link = (link, 0),
                 DeliverDown::Batch { first_seq, deliveries } => {
-                    let before = model.inbox.back().map_or(model.link.1, |(seq, _)| *seq);
+                    let link = model.link.0;
+                    let last = model.inbox.back().filter(|((of, _), _)| *of == link);
+                    let before = last.map_or(model.link.1, |((_, seq), _)| *seq);
                     assert_eq!(first_seq, before + 1, "numbers of a link have no gap");
                     let ids = deliveries.iter().map(|one| (one.origin, one.routed.seq));
-                    model.inbox.extend((first_seq..).zip(ids));
+                    let places = (first_seq..).map(|seq| (link, seq));
+                    model.inbox.extend(places.zip(ids));
                 }
             }
         }
@@ -191,10 +195,11 @@ impl World {
     fn take(&mut self, who: usize, count: usize, tell: bool) {
         let model = &mut self.models[who];
         for _ in 0..count.min(model.inbox.len()) {
-            let Some((link_seq, (origin, seq))) = model.inbox.pop_front() else {
-                break;
-            };
-            model.link.1 = link_seq;
+            let Some((place, (origin, seq))) = model.inbox.pop_front() else { break };
+            // What came on an earlier link is taken, but told to nobody.
+            if place.0 == model.link.0 {
+                model.link = place;
+            }
             let newest = model.newest.entry(origin).or_default();
             if seq > *newest {
                 *newest = seq;
@@ -207,10 +212,12 @@ impl World {
         }
     }
 
-    fn break_deliver(&mut self, who: usize, forget: bool) {
+    fn break_deliver(&mut self, who: usize, forget: bool, lose: bool) {
         let model = &mut self.models[who];
         self.net.relay.detach(model.proxy.deliver, self.net.now);
-        model.inbox.clear();
+        if lose {
+            model.inbox.clear();
+        }
         if forget {
             model.link = (0, 0);
         }
