@@ -31,6 +31,8 @@ pub(crate) async fn run<T: Send + 'static>(shared: Arc<Shared<T>>, link: NewLink
         () = stop.cancelled() => {}
         () = shared.shutdown.cancelled() => {}
     }
+    // The connection's task goes on with what the route stream sends until the session has ended.
+    shared.with_roster(|roster, now| roster.handle_down(link.address, Refused::No, now));
 }
 
 async fn keep<T: Send + 'static>(shared: &Arc<Shared<T>>, link: &NewLink) {
@@ -46,11 +48,7 @@ async fn keep<T: Send + 'static>(shared: &Arc<Shared<T>>, link: &NewLink) {
             backoff.reset();
             last_reason.clear();
         }
-        let refused = if error.is_refusal() {
-            Refused::Yes
-        } else {
-            Refused::No
-        };
+        let refused = if error.is_refusal() { Refused::Yes } else { Refused::No };
         shared.with_roster(|roster, now| roster.handle_down(link.address, refused, now));
         shared.membership_changed();
         shared.resolve.notify_one();
