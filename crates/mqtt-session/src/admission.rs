@@ -22,27 +22,18 @@ impl Refusal {
     /// A refusal that the standard leaves to the server, such as [`ReasonCode::NotAuthorized`].
     #[must_use]
     pub const fn new(reason: ReasonCode) -> Self {
-        Self {
-            reason,
-            statement: None,
-        }
+        Self { reason, statement: None }
     }
 
     const fn by(reason: ReasonCode, statement: &'static str) -> Self {
-        Self {
-            reason,
-            statement: Some(statement),
-        }
+        Self { reason, statement: Some(statement) }
     }
 
     /// The CONNACK that says so, without session `[MQTT-3.2.2-6]`.
     #[must_use]
     pub fn connack(&self) -> ConnAck {
         let reason = version::fitting(self.reason, mqtt_codec::PacketType::ConnAck);
-        ConnAck {
-            reason,
-            ..ConnAck::default()
-        }
+        ConnAck { reason, ..ConnAck::default() }
     }
 }
 
@@ -56,16 +47,10 @@ impl From<ProtocolError> for Refusal {
 pub fn admit(connect: &Connect, profile: &ServerProfile) -> Result<(), Refusal> {
     if connect.authentication_method.is_some() {
         // [MQTT-4.12.0-1] No method is supported.
-        return Err(Refusal::by(
-            ReasonCode::BadAuthenticationMethod,
-            "MQTT-4.12.0-1",
-        ));
+        return Err(Refusal::by(ReasonCode::BadAuthenticationMethod, "MQTT-4.12.0-1"));
     }
     admit_client_id(connect, profile)?;
-    connect
-        .will
-        .as_ref()
-        .map_or(Ok(()), |will| admit_will(will, profile))
+    connect.will.as_ref().map_or(Ok(()), |will| admit_will(will, profile))
 }
 
 fn admit_client_id(connect: &Connect, profile: &ServerProfile) -> Result<(), Refusal> {
@@ -81,10 +66,7 @@ fn admit_client_id(connect: &Connect, profile: &ServerProfile) -> Result<(), Ref
         return Ok(());
     }
     // [MQTT-3.1.3-8]
-    Err(Refusal::by(
-        ReasonCode::ClientIdentifierNotValid,
-        "MQTT-3.1.3-8",
-    ))
+    Err(Refusal::by(ReasonCode::ClientIdentifierNotValid, "MQTT-3.1.3-8"))
 }
 
 fn admit_will(will: &Will, profile: &ServerProfile) -> Result<(), Refusal> {
@@ -94,7 +76,5 @@ fn admit_will(will: &Will, profile: &ServerProfile) -> Result<(), Refusal> {
     if will.message.retain && !profile.retain_available {
         return Err(Refusal::by(ReasonCode::RetainNotSupported, "MQTT-3.2.2-13")); // [MQTT-3.2.2-13]
     }
-    profile
-        .objection(&will.message)
-        .map_or(Ok(()), |reason| Err(Refusal::new(reason)))
+    profile.objection(&will.message).map_or(Ok(()), |reason| Err(Refusal::new(reason)))
 }

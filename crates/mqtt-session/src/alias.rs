@@ -22,10 +22,7 @@ impl InboundAliases {
     ) -> Result<TopicName, ProtocolError> {
         // [MQTT-3.3.2-9] [MQTT-3.2.2-18] And all up to the maximum are taken [MQTT-3.3.2-12].
         if alias.value() > maximum {
-            return Err(ProtocolError::new(
-                ReasonCode::TopicAliasInvalid,
-                "MQTT-3.3.2-9",
-            ));
+            return Err(ProtocolError::new(ReasonCode::TopicAliasInvalid, "MQTT-3.3.2-9"));
         }
         let at = usize::from(alias.value()) - 1;
         let known = self.topics.get(at).and_then(Option::as_ref);
@@ -90,12 +87,7 @@ impl OutboundAliases {
     pub(crate) fn find(&mut self, topic: &TopicName) -> Option<TopicAlias> {
         let text = topic.as_str();
         let mark = mark(text)?;
-        for (at, _) in self
-            .marks
-            .iter()
-            .enumerate()
-            .filter(|(_, known)| **known == mark)
-        {
+        for (at, _) in self.marks.iter().enumerate().filter(|(_, known)| **known == mark) {
             if let Some(known) = self.topics.get_mut(at).filter(|known| known.text == text) {
                 known.used = true;
                 return alias(at);
@@ -116,10 +108,7 @@ impl OutboundAliases {
     fn place(&mut self, text: &str, mark: u64) -> Option<usize> {
         if self.topics.len() < self.maximum {
             self.marks.push(mark);
-            self.topics.push(AliasedTopic {
-                text: text.to_owned(),
-                used: true,
-            });
+            self.topics.push(AliasedTopic { text: text.to_owned(), used: true });
             return Some(self.topics.len() - 1);
         }
         self.misses += 1;

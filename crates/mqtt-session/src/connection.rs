@@ -65,11 +65,7 @@ impl Connection {
         now: Instant,
     ) -> Self {
         let connack = opening::connack(connect, &opened, &profile);
-        let Opened {
-            client_id,
-            mut session,
-            ..
-        } = opened;
+        let Opened { client_id, mut session, .. } = opened;
         let mut connection = Self {
             client_id,
             version: connect.version,
@@ -81,18 +77,14 @@ impl Connection {
             events: VecDeque::new(),
             heard_at: now,
             // [MQTT-3.1.2-7] Kept for as long as the connection, so it shares no read buffer.
-            will: connect.will.as_ref().map(|will| {
-                Box::new(Will {
-                    message: will.message.detached(),
-                    ..*will
-                })
-            }),
+            will: connect
+                .will
+                .as_ref()
+                .map(|will| Box::new(Will { message: will.message.detached(), ..*will })),
             closed: None,
         };
         if connection.outbound.push(Packet::ConnAck(Box::new(connack))) {
-            connection
-                .outbound
-                .resume(&mut connection.session.in_flight, now);
+            connection.outbound.resume(&mut connection.session.in_flight, now);
         } else {
             // Nobody can talk with a client that does not take the CONNACK [MQTT-3.1.2-24].
             connection.closed = Some(CloseReason::Server(ReasonCode::PacketTooLarge));
@@ -128,16 +120,12 @@ impl Connection {
             }
             Packet::Disconnect(disconnect) => self.handle_disconnect(&disconnect),
             // [MQTT-3.1.0-2]
-            Packet::Connect(_) => Err(ProtocolError::new(
-                ReasonCode::ProtocolError,
-                "MQTT-3.1.0-2",
-            )),
+            Packet::Connect(_) => {
+                Err(ProtocolError::new(ReasonCode::ProtocolError, "MQTT-3.1.0-2"))
+            }
             // No connection has an authentication method: such a CONNECT is not admitted.
             // [MQTT-4.12.0-7]
-            Packet::Auth(_) => Err(ProtocolError::new(
-                ReasonCode::ProtocolError,
-                "MQTT-4.12.0-7",
-            )),
+            Packet::Auth(_) => Err(ProtocolError::new(ReasonCode::ProtocolError, "MQTT-4.12.0-7")),
             Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
                 Err(ProtocolError::misplaced())
             }
@@ -149,8 +137,7 @@ impl Connection {
         if self.closed.is_some() {
             return DeliveryOutcome::Refused(delivery);
         }
-        self.outbound
-            .deliver(delivery, &mut self.session.in_flight, now)
+        self.outbound.deliver(delivery, &mut self.session.in_flight, now)
     }
 
     /// How many more deliveries above QoS 0 may be handed in: what the client's receive maximum
@@ -209,9 +196,7 @@ impl Connection {
                 self.inbound.close_ticket(ticket.connection);
             }
             Request::Acknowledged { .. } => {
-                let end = self
-                    .inbound
-                    .settle(&ticket, reason, &mut self.session.received);
+                let end = self.inbound.settle(&ticket, reason, &mut self.session.received);
                 if let Some(reason) = end {
                     self.close(reason);
                 }
@@ -235,11 +220,7 @@ impl Connection {
             return self.complete(ticket, first_error(&reasons));
         };
         if self.inbound.close_ticket(ticket.connection) {
-            self.send(Packet::SubAck(subscribing::suback(
-                *pending,
-                reasons,
-                self.version,
-            )));
+            self.send(Packet::SubAck(subscribing::suback(*pending, reasons, self.version)));
         }
     }
 
@@ -250,9 +231,7 @@ impl Connection {
             return self.complete(ticket, first_error(&reasons));
         };
         if self.inbound.close_ticket(ticket.connection) {
-            self.send(Packet::UnsubAck(subscribing::unsuback(
-                packet_id, filters, reasons,
-            )));
+            self.send(Packet::UnsubAck(subscribing::unsuback(packet_id, filters, reasons)));
         }
     }
 
@@ -353,11 +332,8 @@ impl Connection {
     }
 
     fn handle_pubrel(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
-        let reason = self
-            .inbound
-            .release(ack.packet_id, &mut self.session.received)?;
-        self.outbound
-            .push_ack(AckKind::PubComp, ack.packet_id, reason); // [MQTT-4.3.3-11]
+        let reason = self.inbound.release(ack.packet_id, &mut self.session.received)?;
+        self.outbound.push_ack(AckKind::PubComp, ack.packet_id, reason); // [MQTT-4.3.3-11]
         Ok(())
     }
 
@@ -371,25 +347,14 @@ impl Connection {
         let request = Request::Subscribe(Box::new(sorted.pending));
         let ticket = self.inbound.ticket(request);
         let (filters, refused) = (sorted.filters, sorted.refused);
-        self.events.push_back(Event::Subscribe {
-            subscription_id,
-            filters,
-            refused,
-            ticket,
-        });
+        self.events.push_back(Event::Subscribe { subscription_id, filters, refused, ticket });
     }
 
     fn handle_unsubscribe(&mut self, unsubscribe: Unsubscribe) {
-        let Unsubscribe {
-            packet_id, filters, ..
-        } = unsubscribe;
+        let Unsubscribe { packet_id, filters, .. } = unsubscribe;
         let count = u32::try_from(filters.len()).unwrap_or(u32::MAX);
-        let ticket = self.inbound.ticket(Request::Unsubscribe {
-            packet_id,
-            filters: count,
-        });
-        self.events
-            .push_back(Event::Unsubscribe { filters, ticket });
+        let ticket = self.inbound.ticket(Request::Unsubscribe { packet_id, filters: count });
+        self.events.push_back(Event::Unsubscribe { filters, ticket });
     }
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect) -> Result<(), ProtocolError> {

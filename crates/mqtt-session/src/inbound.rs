@@ -98,10 +98,7 @@ impl Inbound {
     /// The ticket of a request that is not acknowledged by quota.
     pub(crate) fn ticket(&mut self, request: Request) -> Ticket {
         self.unbounded += 1;
-        Ticket {
-            connection: self.connection,
-            request,
-        }
+        Ticket { connection: self.connection, request }
     }
 
     /// Takes back a ticket for which the protocol keeps no account. Whether it is of this
@@ -122,12 +119,7 @@ impl Inbound {
         reason: ReasonCode,
         received: &mut ReceivedIds,
     ) -> Option<ReasonCode> {
-        let Request::Acknowledged {
-            serial,
-            packet_id,
-            qos,
-        } = ticket.request
-        else {
+        let Request::Acknowledged { serial, packet_id, qos } = ticket.request else {
             return None;
         };
         let ours = ticket.connection == self.connection;
@@ -171,10 +163,7 @@ impl Inbound {
         };
         if !receipt.accepted {
             // It answers a PUBREC that was not sent [MQTT-4.3.3-4].
-            return Err(ProtocolError::new(
-                ReasonCode::ProtocolError,
-                "MQTT-4.3.3-4",
-            ));
+            return Err(ProtocolError::new(ReasonCode::ProtocolError, "MQTT-4.3.3-4"));
         }
         if receipt.counted {
             self.uncount();
@@ -197,9 +186,7 @@ impl Inbound {
     ) -> Result<TopicName, ProtocolError> {
         let topic = publish.topic.take();
         match publish.alias {
-            Some(alias) => self
-                .aliases
-                .resolve(topic, alias, profile.topic_alias_maximum),
+            Some(alias) => self.aliases.resolve(topic, alias, profile.topic_alias_maximum),
             None => topic.ok_or_else(ProtocolError::misplaced),
         }
     }
@@ -233,11 +220,7 @@ impl Inbound {
             return Ok(()); // Its one PUBREC is still to come.
         }
         let outcome = receipt.accepted.then_some(ReasonCode::Success);
-        self.answers.push_back(Answer {
-            packet_id,
-            qos: QoS::ExactlyOnce,
-            outcome,
-        });
+        self.answers.push_back(Answer { packet_id, qos: QoS::ExactlyOnce, outcome });
         Ok(())
     }
 
@@ -260,11 +243,7 @@ impl Inbound {
     ) -> Result<(), ProtocolError> {
         match version::refuse_publish(self.version, qos, reason) {
             PublishRefusal::Acknowledge(reason) => {
-                self.answers.push_back(Answer {
-                    packet_id,
-                    qos,
-                    outcome: Some(reason),
-                });
+                self.answers.push_back(Answer { packet_id, qos, outcome: Some(reason) });
                 Ok(())
             }
             PublishRefusal::Close(reason) => Err(ProtocolError::new(reason, "MQTT-4.13.1-1")),
@@ -274,31 +253,17 @@ impl Inbound {
     fn open(&mut self, packet_id: PacketId, qos: QoS) -> Ticket {
         let place = u32::try_from(self.answers.len()).unwrap_or(u32::MAX);
         let serial = self.first.wrapping_add(place);
-        self.answers.push_back(Answer {
-            packet_id,
-            qos,
-            outcome: None,
-        });
+        self.answers.push_back(Answer { packet_id, qos, outcome: None });
         if self.holds_back() {
             self.unbounded += 1;
         }
-        let request = Request::Acknowledged {
-            serial,
-            packet_id,
-            qos,
-        };
-        Ticket {
-            connection: self.connection,
-            request,
-        }
+        let request = Request::Acknowledged { serial, packet_id, qos };
+        Ticket { connection: self.connection, request }
     }
 
     fn outcome(&self, qos: QoS, reason: ReasonCode) -> (ReasonCode, Option<ReasonCode>) {
         if !reason.is_error() {
-            return (
-                version::fitting(reason, AckKind::of_publish(qos).packet_type()),
-                None,
-            );
+            return (version::fitting(reason, AckKind::of_publish(qos).packet_type()), None);
         }
         match version::refuse_publish(self.version, qos, reason) {
             PublishRefusal::Acknowledge(reason) => (reason, None),
@@ -314,10 +279,7 @@ impl Inbound {
     fn count(&mut self) -> Result<(), ProtocolError> {
         if self.counted >= self.limit {
             // [MQTT-3.3.4-7]
-            return Err(ProtocolError::new(
-                ReasonCode::ReceiveMaximumExceeded,
-                "MQTT-3.3.4-7",
-            ));
+            return Err(ProtocolError::new(ReasonCode::ReceiveMaximumExceeded, "MQTT-3.3.4-7"));
         }
         self.counted += 1;
         Ok(())
@@ -332,24 +294,15 @@ impl Inbound {
 fn check_capabilities(publish: &Publish, profile: &ServerProfile) -> Result<(), ProtocolError> {
     if !publish.subscription_ids.is_empty() {
         // [MQTT-3.3.4-6]
-        return Err(ProtocolError::new(
-            ReasonCode::ProtocolError,
-            "MQTT-3.3.4-6",
-        ));
+        return Err(ProtocolError::new(ReasonCode::ProtocolError, "MQTT-3.3.4-6"));
     }
     if publish.qos > profile.maximum_qos {
         // [MQTT-3.2.2-11]
-        return Err(ProtocolError::new(
-            ReasonCode::QoSNotSupported,
-            "MQTT-3.2.2-11",
-        ));
+        return Err(ProtocolError::new(ReasonCode::QoSNotSupported, "MQTT-3.2.2-11"));
     }
     if publish.retain && !profile.retain_available {
         // [MQTT-3.2.2-14]
-        return Err(ProtocolError::new(
-            ReasonCode::RetainNotSupported,
-            "MQTT-3.2.2-14",
-        ));
+        return Err(ProtocolError::new(ReasonCode::RetainNotSupported, "MQTT-3.2.2-14"));
     }
     Ok(())
 }

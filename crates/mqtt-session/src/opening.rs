@@ -21,7 +21,7 @@ pub enum IdOrigin {
 /// [`admit`](crate::admit) let in.
 #[derive(Debug)]
 pub struct Opened {
-    /// Of the client.
+    /// Of the client. It is kept, so it should share no read buffer.
     pub client_id: ClientId,
     /// Whose idea it was.
     pub id_origin: IdOrigin,

@@ -23,16 +23,11 @@ use crate::{Delivery, DeliveryOutcome, Outgoing, ProtocolError, ServerProfile};
 const OVERHEAD: usize = 21;
 /// Bytes of one subscription identifier at most.
 const SUBSCRIPTION_ID: usize = 5;
-/// Bytes of an acknowledgement without properties.
-const ACKNOWLEDGEMENT: u32 = 5;
 
 /// A packet to send, in the smallest form: the queue is written and read for every message.
 #[derive(Debug)]
 enum Queued {
-    Publish {
-        head: PublishHead,
-        message: Arc<Message>,
-    },
+    Publish { head: PublishHead, message: Arc<Message> },
     Ack(AckKind, PacketId, ReasonCode),
     Other(Box<Packet>),
 }
@@ -62,10 +57,7 @@ impl Outbound {
             version: connect.version,
             queue: VecDeque::new(),
             // [MQTT-4.9.0-1]
-            quota: connect
-                .receive_maximum
-                .value()
-                .min(profile.inflight_maximum.max(1)),
+            quota: connect.receive_maximum.value().min(profile.inflight_maximum.max(1)),
             inflight_maximum: profile.inflight_maximum.max(1),
             unsent: 0,
             maximum_packet_size: connect.maximum_packet_size.unwrap_or(u32::MAX),
@@ -119,13 +111,7 @@ impl Outbound {
                 return DeliveryOutcome::Refused(delivery);
             }
         }
-        let Delivery {
-            message,
-            qos,
-            retain,
-            subscription_ids,
-            expires_at,
-        } = delivery;
+        let Delivery { message, qos, retain, subscription_ids, expires_at } = delivery;
         let mut head = PublishHead {
             dup: false, // [MQTT-3.3.1-3] [MQTT-4.3.1-1]
             qos,
@@ -236,14 +222,12 @@ impl Outbound {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Outgoing> {
-        loop {
-            return Some(match self.queue.pop_front()? {
-                Queued::Publish { head, message } => Outgoing::Publish { head, message },
-                Queued::Ack(..) if self.maximum_packet_size < ACKNOWLEDGEMENT => continue,
-                Queued::Ack(kind, id, reason) => Outgoing::Packet(kind.packet(id, reason)),
-                Queued::Other(packet) => Outgoing::Packet(*packet),
-            });
-        }
+        Some(match self.queue.pop_front()? {
+            Queued::Publish { head, message } => Outgoing::Publish { head, message },
+            // No longer than the CONNACK, which the client took [MQTT-3.1.2-24].
+            Queued::Ack(kind, id, reason) => Outgoing::Packet(kind.packet(id, reason)),
+            Queued::Other(packet) => Outgoing::Packet(*packet),
+        })
     }
 
     /// How many packets wait to be sent.

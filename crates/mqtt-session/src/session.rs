@@ -30,12 +30,7 @@ impl Session {
     /// The broker's answer to an event of an earlier connection, while there is no new one. Matters
     /// for QoS 2 only.
     pub fn complete(&mut self, ticket: Ticket, reason: ReasonCode) {
-        if let Request::Acknowledged {
-            packet_id,
-            qos: QoS::ExactlyOnce,
-            ..
-        } = ticket.request
-        {
+        if let Request::Acknowledged { packet_id, qos: QoS::ExactlyOnce, .. } = ticket.request {
             self.received.settle(packet_id, reason);
         }
     }
@@ -55,9 +50,7 @@ impl Session {
     /// The messages whose receipt the client has not confirmed, in the order they were sent, with
     /// the QoS of their delivery. A QoS 2 message leaves with its PUBREC.
     pub fn unconfirmed(&self) -> impl Iterator<Item = (&Arc<Message>, QoS)> {
-        self.in_flight
-            .iter()
-            .filter_map(|entry| Some((entry.message.as_ref()?, entry.qos)))
+        self.in_flight.iter().filter_map(|entry| Some((entry.message.as_ref()?, entry.qos)))
     }
 
     /// Gives memory back that an idle session does not need.

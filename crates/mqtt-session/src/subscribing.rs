@@ -57,9 +57,7 @@ pub(crate) fn suback(
 ) -> SubAck {
     let mut answers = answers.into_iter();
     let reasons = pending.refusals.into_iter().map(|refusal| {
-        let reason = refusal
-            .or_else(|| answers.next())
-            .unwrap_or(ReasonCode::UnspecifiedError);
+        let reason = refusal.or_else(|| answers.next()).unwrap_or(ReasonCode::UnspecifiedError);
         if reason.is_error() {
             version::refuse_subscribe(version, reason)
         } else {

@@ -60,11 +60,7 @@ impl InFlightTable {
     /// `None` if all are in use.
     pub(crate) fn vacant_id(&mut self) -> Option<PacketId> {
         let mut id = successor(self.last)?;
-        if self
-            .entries
-            .front()
-            .is_some_and(|front| front.packet_id == id)
-        {
+        if self.entries.front().is_some_and(|front| front.packet_id == id) {
             self.scattered = true;
         }
         if !self.scattered {
@@ -128,15 +124,10 @@ impl InFlightTable {
             return Some(0);
         }
         if self.scattered {
-            return self
-                .entries
-                .iter()
-                .position(|entry| entry.packet_id == packet_id);
+            return self.entries.iter().position(|entry| entry.packet_id == packet_id);
         }
         let wanted = distance(first, packet_id);
-        self.entries
-            .binary_search_by_key(&wanted, |entry| distance(first, entry.packet_id))
-            .ok()
+        self.entries.binary_search_by_key(&wanted, |entry| distance(first, entry.packet_id)).ok()
     }
 }
 

@@ -35,14 +35,7 @@ impl ReceivedIds {
     /// Adds a message that the broker is about to get.
     pub(crate) fn insert(&mut self, packet_id: PacketId) {
         if let Err(at) = self.find(packet_id) {
-            self.receipts.insert(
-                at,
-                Receipt {
-                    packet_id,
-                    accepted: false,
-                    counted: true,
-                },
-            );
+            self.receipts.insert(at, Receipt { packet_id, accepted: false, counted: true });
         }
     }
 
@@ -86,9 +79,7 @@ impl ReceivedIds {
     fn find(&self, packet_id: PacketId) -> Result<usize, usize> {
         match self.receipts.back() {
             Some(last) if last.packet_id < packet_id => Err(self.receipts.len()),
-            _ => self
-                .receipts
-                .binary_search_by_key(&packet_id, |receipt| receipt.packet_id),
+            _ => self.receipts.binary_search_by_key(&packet_id, |receipt| receipt.packet_id),
         }
     }
 }
