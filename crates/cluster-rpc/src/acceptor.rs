@@ -38,10 +38,7 @@ pub struct AcceptorConfig {
 
 impl Default for AcceptorConfig {
     fn default() -> Self {
-        Self {
-            token: None,
-            max_packet_bytes: transport::DEFAULT_MAX_PACKET_BYTES,
-        }
+        Self { token: None, max_packet_bytes: transport::DEFAULT_MAX_PACKET_BYTES }
     }
 }
 
@@ -83,11 +80,7 @@ pub fn serve(
 ) -> Attachments {
     let (sender, accepted) = mpsc::channel(WAITING_STREAMS);
     let limit = transport::decode_limit(config.max_packet_bytes);
-    let service = Service {
-        token: config.token,
-        accepted: sender,
-        shutdown: shutdown.clone(),
-    };
+    let service = Service { token: config.token, accepted: sender, shutdown: shutdown.clone() };
     let routes = RoutesServer::new(service.clone()).max_decoding_message_size(limit);
     let relay = RelayServer::new(service).max_decoding_message_size(limit);
     let server = Server::builder()
@@ -134,10 +127,7 @@ impl Service {
         }
         let (stream, outgoing) = stream::accept(request, &self.shutdown)?;
         let ended = |_| Status::unavailable("going down");
-        self.accepted
-            .send(attachment(stream))
-            .await
-            .map_err(ended)?;
+        self.accepted.send(attachment(stream)).await.map_err(ended)?;
         Ok(Response::new(outgoing))
     }
 }

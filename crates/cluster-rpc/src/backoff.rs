@@ -40,23 +40,10 @@ mod tests {
     #[test]
     fn pauses_grow_to_a_second_and_begin_anew() {
         let mut backoff = Backoff::default();
-        let longest = |backoff: &mut Backoff| {
-            let mut peek = *backoff;
-            let range = 1 << 40;
-            let longest = (0..4_096)
-                .map(|n| (*backoff).next(n * (range / 4_096) + n))
-                .max();
-            *backoff = {
-                peek.next(0);
-                peek
-            };
-            longest.unwrap()
-        };
-        let mut before = Duration::ZERO;
-        for _ in 0..5 {
-            let now = longest(&mut backoff);
-            assert!(now > before, "{now:?} after {before:?}");
-            before = now;
+        for longest in [50_000, 100_000, 200_000, 400_000, 800_000, 1_000_000, 1_000_000] {
+            let mut same = backoff;
+            assert_eq!(same.next(longest + 1), Duration::ZERO, "full jitter");
+            assert_eq!(backoff.next(longest), Duration::from_micros(longest));
         }
         for _ in 0..100 {
             assert!(backoff.next(random()) <= LONGEST);

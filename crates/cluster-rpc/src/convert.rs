@@ -38,10 +38,7 @@ impl Wire for Member {
     }
 
     fn into_proto(self) -> proto::Member {
-        proto::Member {
-            node_id: self.node.as_str().to_owned(),
-            incarnation: self.incarnation.0,
-        }
+        proto::Member { node_id: self.node.as_str().to_owned(), incarnation: self.incarnation.0 }
     }
 }
 

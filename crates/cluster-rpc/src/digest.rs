@@ -42,10 +42,7 @@ mod tests {
     use super::*;
 
     fn route(filter: &str, qos: QoS) -> Route {
-        Route {
-            filter: TopicFilter::new(filter.to_owned()).unwrap(),
-            qos: Some(qos),
-        }
+        Route { filter: TopicFilter::new(filter.to_owned()).unwrap(), qos: Some(qos) }
     }
 
     #[test]

@@ -42,9 +42,7 @@ mod tests {
         let nodes = ["a", "b", "c"].map(|id| NodeId::new(id).unwrap());
         let mut share = [0; 3];
         for lane in 0..=u8::MAX {
-            let best = (0..3)
-                .max_by_key(|&n| preference(Lane(lane), &nodes[n]))
-                .unwrap();
+            let best = (0..3).max_by_key(|&n| preference(Lane(lane), &nodes[n])).unwrap();
             share[best] += 1;
         }
         assert!(share.iter().all(|&lanes| lanes > 50), "{share:?}");

@@ -124,10 +124,7 @@ impl<T> Origin<T> {
                 count(&self.metrics.dropped_no_intermediate, 1);
                 return Ok(None);
             }
-            if !self
-                .backlog
-                .below(self.limits.backlog_messages, self.limits.backlog_bytes)
-            {
+            if !self.backlog.below(self.limits.backlog_messages, self.limits.backlog_bytes) {
                 count(&self.metrics.dropped_backlog, 1);
                 return Ok(None);
             }
@@ -160,10 +157,7 @@ impl<T> Origin<T> {
 
     /// Lanes `link` carries.
     pub(crate) fn lanes_of(&self, link: LinkId) -> usize {
-        self.lanes
-            .iter()
-            .filter(|queue| queue.carrier.link() == Some(link))
-            .count()
+        self.lanes.iter().filter(|queue| queue.carrier.link() == Some(link)).count()
     }
 
     /// Links that are up.
@@ -327,10 +321,7 @@ impl<T> Origin<T> {
         }
         self.barriers += 1;
         let barrier = barrier_id(self.barriers, lane);
-        queue.carrier = Carrier::Leaving {
-            link: current,
-            barrier,
-        };
+        queue.carrier = Carrier::Leaving { link: current, barrier };
         if let Some(link) = self.link(current) {
             link.barriers.push_back((lane, barrier));
         }
@@ -360,14 +351,9 @@ impl<T> Origin<T> {
             };
             let (weight, expires_at, kept) = (next.weight, next.expires_at, next.is_kept());
             if expires_at.is_some_and(|at| at <= now) {
-                let usage = if kept {
-                    &mut self.kept
-                } else {
-                    &mut self.backlog
-                };
+                let usage = if kept { &mut self.kept } else { &mut self.backlog };
                 usage.subtract(weight);
-                self.completed
-                    .extend(queue.pop_unsent().and_then(|slot| slot.ticket));
+                self.completed.extend(queue.pop_unsent().and_then(|slot| slot.ticket));
                 count(&self.metrics.expired, 1);
                 continue;
             }

@@ -54,9 +54,7 @@ struct Origin {
 
 impl Receiver {
     pub(crate) fn new() -> Self {
-        Self {
-            origins: HashMap::new(),
-        }
+        Self { origins: HashMap::new() }
     }
 
     /// Whether a message is new. `now` may be as old as the batch it came in.
@@ -64,14 +62,11 @@ impl Receiver {
         if !self.origins.contains_key(&incoming.origin) {
             self.make_room();
         }
-        let origin = self
-            .origins
-            .entry(incoming.origin)
-            .or_insert_with(|| Origin {
-                last: Box::new([0; LANES]),
-                heard: now,
-                present: false,
-            });
+        let origin = self.origins.entry(incoming.origin).or_insert_with(|| Origin {
+            last: Box::new([0; LANES]),
+            heard: now,
+            present: false,
+        });
         origin.heard = now;
         let last = &mut origin.last[usize::from(incoming.lane.0)];
         let new = incoming.seq > *last;
@@ -117,12 +112,7 @@ mod tests {
             expiry_secs: None,
             properties: PublishProperties::default(),
         };
-        Incoming {
-            origin: Incarnation(origin),
-            lane: Lane(lane),
-            seq,
-            message: Arc::new(message),
-        }
+        Incoming { origin: Incarnation(origin), lane: Lane(lane), seq, message: Arc::new(message) }
     }
 
     #[test]
@@ -139,11 +129,7 @@ mod tests {
             (1, 0, 4, true),
         ];
         for (origin, lane, seq, new) in script {
-            assert_eq!(
-                receiver.admit(&incoming(origin, lane, seq), now),
-                new,
-                "{origin} {seq}"
-            );
+            assert_eq!(receiver.admit(&incoming(origin, lane, seq), now), new, "{origin} {seq}");
         }
     }
 
@@ -156,10 +142,7 @@ mod tests {
         receiver.forget(&[Incarnation(1)], start);
         receiver.forget(&[], start + Duration::from_secs(500));
         receiver.forget(&[], start + Duration::from_secs(601));
-        assert!(
-            !receiver.admit(&incoming(1, 0, 5), start),
-            "still remembered"
-        );
+        assert!(!receiver.admit(&incoming(1, 0, 5), start), "still remembered");
         assert!(receiver.admit(&incoming(2, 0, 5), start), "forgotten");
     }
 
@@ -172,9 +155,6 @@ mod tests {
             assert!(receiver.admit(&incoming(origin, 0, 1), now));
         }
         assert_eq!(receiver.origins.len(), MAX_ORIGINS);
-        assert!(
-            !receiver.origins.contains_key(&Incarnation(0)),
-            "the oldest gave way"
-        );
+        assert!(!receiver.origins.contains_key(&Incarnation(0)), "the oldest gave way");
     }
 }

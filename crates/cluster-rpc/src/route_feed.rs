@@ -32,10 +32,7 @@ enum Stage {
 
 impl RouteFeed {
     pub(crate) fn new(hello: Hello) -> Self {
-        Self {
-            stage: Stage::Greeting(Some(Box::new(hello))),
-            beats: 0,
-        }
+        Self { stage: Stage::Greeting(Some(Box::new(hello))), beats: 0 }
     }
 
     /// The intermediate wants the changes from a number on, or the whole table.
@@ -65,11 +62,7 @@ impl RouteFeed {
                 if last {
                     self.stage = Stage::Deltas { next: at_seq + 1 };
                 }
-                Some(RouteUp::Snapshot(SnapshotChunk {
-                    at_seq,
-                    last,
-                    routes,
-                }))
+                Some(RouteUp::Snapshot(SnapshotChunk { at_seq, last, routes }))
             }
             Stage::Deltas { next } => {
                 let first_seq = *next;
@@ -106,10 +99,7 @@ impl RouteFeed {
     }
 
     fn begin_snapshot(&mut self, log: &RouteLog) {
-        self.stage = Stage::Snapshot {
-            at_seq: log.head(),
-            rows: log.snapshot().into_iter(),
-        };
+        self.stage = Stage::Snapshot { at_seq: log.head(), rows: log.snapshot().into_iter() };
     }
 }
 
@@ -136,10 +126,7 @@ mod tests {
     fn hello() -> Hello {
         let node = NodeId::new("p").unwrap();
         Hello {
-            member: Member {
-                node,
-                incarnation: Incarnation(1),
-            },
+            member: Member { node, incarnation: Incarnation(1) },
             protocol: PROTOCOL,
             head_seq: 0,
             oldest_delta: 1,
@@ -149,10 +136,7 @@ mod tests {
 
     fn announce(log: &mut RouteLog, filter: &str) {
         let filter = TopicFilter::new(filter.to_owned()).unwrap();
-        log.announce(Route {
-            filter,
-            qos: Some(QoS::AtMostOnce),
-        });
+        log.announce(Route { filter, qos: Some(QoS::AtMostOnce) });
     }
 
     #[test]
@@ -163,19 +147,10 @@ mod tests {
         assert_eq!(feed.poll(&log), Some(RouteUp::Hello(hello())));
         assert_eq!((feed.poll(&log), feed.beat(&log)), (None, None));
         feed.handle_welcome(Some(1), &log);
-        let Some(RouteUp::Delta(delta)) = feed.poll(&log) else {
-            panic!("no delta")
-        };
+        let Some(RouteUp::Delta(delta)) = feed.poll(&log) else { panic!("no delta") };
         assert_eq!((delta.first_seq, delta.routes.len()), (1, 1));
         assert_eq!(feed.poll(&log), None);
-        assert!(matches!(
-            feed.beat(&log),
-            Some(RouteUp::Beat(Beat {
-                seq: 1,
-                count: 1,
-                ..
-            }))
-        ));
+        assert!(matches!(feed.beat(&log), Some(RouteUp::Beat(Beat { seq: 1, count: 1, .. }))));
     }
 
     #[test]
@@ -183,11 +158,7 @@ mod tests {
         let log = RouteLog::new();
         let mut feed = RouteFeed::new(hello());
         feed.handle_welcome(None, &log);
-        let chunk = SnapshotChunk {
-            at_seq: 0,
-            last: true,
-            routes: Vec::new(),
-        };
+        let chunk = SnapshotChunk { at_seq: 0, last: true, routes: Vec::new() };
         assert_eq!(feed.poll(&log), Some(RouteUp::Snapshot(chunk)));
         assert_eq!(feed.poll(&log), None);
     }
@@ -203,9 +174,7 @@ mod tests {
         feed.handle_welcome(None, &log);
         let (mut rows, mut chunks) = (0, 0);
         loop {
-            let Some(RouteUp::Snapshot(chunk)) = feed.poll(&log) else {
-                panic!("no chunk")
-            };
+            let Some(RouteUp::Snapshot(chunk)) = feed.poll(&log) else { panic!("no chunk") };
             assert_eq!(chunk.at_seq, 20);
             rows += chunk.routes.len();
             chunks += 1;
@@ -218,9 +187,7 @@ mod tests {
         assert_eq!(rows, 20);
         assert!(chunks > 1);
         // The resync of the last round came after the last chunk was taken: one more snapshot.
-        let Some(RouteUp::Snapshot(again)) = feed.poll(&log) else {
-            panic!("no snapshot")
-        };
+        let Some(RouteUp::Snapshot(again)) = feed.poll(&log) else { panic!("no snapshot") };
         assert_eq!(again.at_seq, 20 + chunks);
     }
 
@@ -231,10 +198,7 @@ mod tests {
             announce(&mut log, "a");
             let mut feed = RouteFeed::new(hello());
             feed.handle_welcome(Some(first), &log);
-            assert!(
-                matches!(feed.poll(&log), Some(RouteUp::Snapshot(_))),
-                "{first}"
-            );
+            assert!(matches!(feed.poll(&log), Some(RouteUp::Snapshot(_))), "{first}");
         }
     }
 }

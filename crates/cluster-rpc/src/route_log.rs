@@ -62,27 +62,15 @@ impl RouteLog {
         }
         // Kept for as long as the subscription: it must not keep a client's read buffer.
         let filter = route.filter.detached();
-        let route = Route {
-            filter: filter.clone(),
-            ..route
-        };
+        let route = Route { filter: filter.clone(), ..route };
         self.head += 1;
         if let Some(row) = row {
-            self.digest.remove(&Route {
-                filter: filter.clone(),
-                qos: Some(row.qos),
-            });
+            self.digest.remove(&Route { filter: filter.clone(), qos: Some(row.qos) });
         }
         self.digest.add(&route);
         let urgency = match route.qos {
             Some(qos) => {
-                self.rows.insert(
-                    filter,
-                    Row {
-                        qos,
-                        seq: self.head,
-                    },
-                );
+                self.rows.insert(filter, Row { qos, seq: self.head });
                 Urgency::AtOnce
             }
             None => {
@@ -118,9 +106,8 @@ impl RouteLog {
     /// The changes from number `first` on; `None` if they can no longer, or not yet, be repeated.
     pub(crate) fn changes_from(&self, first: u64) -> Option<impl Iterator<Item = &Route>> {
         let skipped = first.checked_sub(self.oldest())?;
-        let skipped = usize::try_from(skipped)
-            .ok()
-            .filter(|&skipped| skipped <= self.ring.len())?;
+        let skipped =
+            usize::try_from(skipped).ok().filter(|&skipped| skipped <= self.ring.len())?;
         Some(self.ring.range(skipped..))
     }
 
@@ -139,36 +126,18 @@ mod tests {
     use super::*;
 
     fn route(filter: &str, qos: Option<QoS>) -> Route {
-        Route {
-            filter: TopicFilter::new(filter.to_owned()).unwrap(),
-            qos,
-        }
+        Route { filter: TopicFilter::new(filter.to_owned()).unwrap(), qos }
     }
 
     #[test]
     fn only_changes_are_numbered() {
         let mut log = RouteLog::new();
         let one = Some(QoS::AtLeastOnce);
-        assert_eq!(
-            log.announce(route("a", one)),
-            (RouteSeq(1), Urgency::AtOnce)
-        );
-        assert_eq!(
-            log.announce(route("b", one)),
-            (RouteSeq(2), Urgency::AtOnce)
-        );
-        assert_eq!(
-            log.announce(route("a", one)),
-            (RouteSeq(1), Urgency::Unchanged)
-        );
-        assert_eq!(
-            log.announce(route("c", None)),
-            (RouteSeq(2), Urgency::Unchanged)
-        );
-        assert_eq!(
-            log.announce(route("a", None)),
-            (RouteSeq(3), Urgency::MayWait)
-        );
+        assert_eq!(log.announce(route("a", one)), (RouteSeq(1), Urgency::AtOnce));
+        assert_eq!(log.announce(route("b", one)), (RouteSeq(2), Urgency::AtOnce));
+        assert_eq!(log.announce(route("a", one)), (RouteSeq(1), Urgency::Unchanged));
+        assert_eq!(log.announce(route("c", None)), (RouteSeq(2), Urgency::Unchanged));
+        assert_eq!(log.announce(route("a", None)), (RouteSeq(3), Urgency::MayWait));
         assert_eq!(
             log.announce(route("b", Some(QoS::AtMostOnce))),
             (RouteSeq(4), Urgency::AtOnce),
@@ -193,10 +162,7 @@ mod tests {
         }
         let mut digest = RouteDigest::default();
         for (filter, qos) in &replayed {
-            digest.add(&Route {
-                filter: filter.clone(),
-                qos: Some(*qos),
-            });
+            digest.add(&Route { filter: filter.clone(), qos: Some(*qos) });
         }
         assert_eq!(digest.value(), log.digest());
         assert_eq!(replayed.len() as u64, log.count());
@@ -207,11 +173,7 @@ mod tests {
     fn changes_that_fell_out_of_the_ring_cannot_be_repeated() {
         let mut log = RouteLog::new();
         for n in 0..RING_CHANGES + 10 {
-            let qos = if n % 2 == 0 {
-                QoS::AtMostOnce
-            } else {
-                QoS::AtLeastOnce
-            };
+            let qos = if n % 2 == 0 { QoS::AtMostOnce } else { QoS::AtLeastOnce };
             log.announce(route("a", Some(qos)));
         }
         assert_eq!(log.oldest(), 11);

@@ -57,9 +57,7 @@ impl<Up, Down> Drop for Stream<Up, Down> {
 
 impl<Up, Down> fmt::Debug for Stream<Up, Down> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream")
-            .field("peer", &self.peer)
-            .finish_non_exhaustive()
+        f.debug_struct("Stream").field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
@@ -96,17 +94,13 @@ impl<Down> FrameSender<Down> {
 
 impl<Down> Clone for FrameSender<Down> {
     fn clone(&self) -> Self {
-        Self {
-            queue: self.queue.clone(),
-        }
+        Self { queue: self.queue.clone() }
     }
 }
 
 impl<Down> fmt::Debug for FrameSender<Down> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrameSender")
-            .field("free", &self.queue.capacity())
-            .finish()
+        f.debug_struct("FrameSender").field("free", &self.queue.capacity()).finish()
     }
 }
 
@@ -125,9 +119,7 @@ impl<Down: Wire> tokio_stream::Stream for Outgoing<Down> {
             // Queued frames still come out; new ones are refused.
             this.queue.close();
         }
-        this.queue
-            .poll_recv(context)
-            .map(|frame| frame.map(|frame| Ok(frame.into_proto())))
+        this.queue.poll_recv(context).map(|frame| frame.map(|frame| Ok(frame.into_proto())))
     }
 }
 
@@ -136,25 +128,15 @@ pub(crate) fn accept<Up: Wire, Down: Wire>(
     request: Request<Streaming<Up::Proto>>,
     shutdown: &CancellationToken,
 ) -> Result<(Stream<Up, Down>, Outgoing<Down>), Status> {
-    let peer = request
-        .remote_addr()
-        .ok_or_else(|| Status::internal("no peer address"))?;
+    let peer = request.remote_addr().ok_or_else(|| Status::internal("no peer address"))?;
     let (sender, queue) = mpsc::channel(QUEUE_FRAMES);
     let ended = shutdown.child_token();
-    let incoming = request
-        .into_inner()
-        .map(|message| Ok(Up::from_proto(message?)?));
+    let incoming = request.into_inner().map(|message| Ok(Up::from_proto(message?)?));
     let stream = Stream {
         peer,
         incoming: Box::pin(incoming),
         sender: FrameSender { queue: sender },
         ended: ended.clone(),
     };
-    Ok((
-        stream,
-        Outgoing {
-            queue,
-            ended: Box::pin(ended.cancelled_owned()),
-        },
-    ))
+    Ok((stream, Outgoing { queue, ended: Box::pin(ended.cancelled_owned()) }))
 }

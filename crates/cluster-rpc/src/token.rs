@@ -22,9 +22,8 @@ impl Token {
     }
 
     pub(crate) fn attach(&self, metadata: &mut MetadataMap) {
-        let mut value: MetadataValue<Ascii> = format!("{SCHEME}{}", self.0)
-            .parse()
-            .expect("visible ASCII is a valid header value");
+        let mut value: MetadataValue<Ascii> =
+            format!("{SCHEME}{}", self.0).parse().expect("visible ASCII is a valid header value");
         value.set_sensitive(true);
         metadata.insert(HEADER, value);
     }
@@ -37,9 +36,7 @@ impl Token {
         if same(self.0.as_bytes(), presented) {
             Ok(())
         } else {
-            Err(Status::unauthenticated(
-                "the cluster token is missing or wrong",
-            ))
+            Err(Status::unauthenticated("the cluster token is missing or wrong"))
         }
     }
 }
@@ -55,9 +52,7 @@ fn same(expected: &[u8], presented: &[u8]) -> bool {
     let differences = expected
         .iter()
         .zip(presented)
-        .fold(0_u8, |sum, (left, right)| {
-            std::hint::black_box(sum | (left ^ right))
-        });
+        .fold(0_u8, |sum, (left, right)| std::hint::black_box(sum | (left ^ right)));
     expected.len() == presented.len() && differences == 0
 }
 

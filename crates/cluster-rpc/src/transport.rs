@@ -25,7 +25,5 @@ const SMALLEST_DECODE_LIMIT_BYTES: usize = 16 << 20;
 
 /// The largest frame that is decoded.
 pub(crate) fn decode_limit(max_packet_bytes: usize) -> usize {
-    max_packet_bytes
-        .saturating_add(FRAME_MARGIN_BYTES)
-        .max(SMALLEST_DECODE_LIMIT_BYTES)
+    max_packet_bytes.saturating_add(FRAME_MARGIN_BYTES).max(SMALLEST_DECODE_LIMIT_BYTES)
 }

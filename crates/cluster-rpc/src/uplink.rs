@@ -53,12 +53,7 @@ pub fn start<T: Send + 'static>(
     let (sender, arrived) = mpsc::channel(ARRIVED_BATCHES);
     let shared = Arc::new(Shared::new(config, sender, shutdown));
     tokio::spawn(keeper::run(Arc::clone(&shared)));
-    (
-        Uplink {
-            shared: Arc::clone(&shared),
-        },
-        UplinkEvents::new(shared, arrived),
-    )
+    (Uplink { shared: Arc::clone(&shared) }, UplinkEvents::new(shared, arrived))
 }
 
 /// The handle the broker publishes and announces through. Cheap to clone.
@@ -97,8 +92,7 @@ impl<T: Send + 'static> Uplink<T> {
         expires_at: Option<Instant>,
         ticket: Option<T>,
     ) -> Result<(), WindowFull<T>> {
-        self.shared
-            .publish(lane_of(&message.topic), message, expires_at, ticket)
+        self.shared.publish(lane_of(&message.topic), message, expires_at, ticket)
     }
 
     /// Resolves when a QoS >= 1 message would be taken again.
@@ -127,9 +121,7 @@ impl<T: Send + 'static> Uplink<T> {
 
 impl<T> Clone for Uplink<T> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 

@@ -27,17 +27,12 @@ impl Wire for PublishUp {
     fn from_proto(message: proto::PublishUp) -> Result<Self, FrameError> {
         Ok(match required(message.frame, "frame")? {
             publish_up::Frame::Open(member) => Self::Open(Member::from_proto(member)?),
-            publish_up::Frame::Batch(batch) => Self::Batch(
-                batch
-                    .messages
-                    .into_iter()
-                    .map(routed)
-                    .collect::<Result<_, _>>()?,
-            ),
-            publish_up::Frame::Barrier(barrier) => Self::Barrier {
-                lane: lane(barrier.lane)?,
-                id: barrier.id,
-            },
+            publish_up::Frame::Batch(batch) => {
+                Self::Batch(batch.messages.into_iter().map(routed).collect::<Result<_, _>>()?)
+            }
+            publish_up::Frame::Barrier(barrier) => {
+                Self::Barrier { lane: lane(barrier.lane)?, id: barrier.id }
+            }
         })
     }
 
@@ -47,10 +42,9 @@ impl Wire for PublishUp {
             Self::Batch(messages) => publish_up::Frame::Batch(proto::PublishBatch {
                 messages: messages.iter().map(from_routed).collect(),
             }),
-            Self::Barrier { lane, id } => publish_up::Frame::Barrier(proto::Barrier {
-                lane: lane.0.into(),
-                id,
-            }),
+            Self::Barrier { lane, id } => {
+                publish_up::Frame::Barrier(proto::Barrier { lane: lane.0.into(), id })
+            }
         };
         proto::PublishUp { frame: Some(frame) }
     }
@@ -61,20 +55,15 @@ impl Wire for PublishDown {
 
     fn from_proto(message: proto::PublishDown) -> Result<Self, FrameError> {
         Ok(match required(message.frame, "frame")? {
-            publish_down::Frame::Credit(credit) => Self::Credit {
-                messages: credit.messages,
-                bytes: credit.bytes,
-            },
+            publish_down::Frame::Credit(credit) => {
+                Self::Credit { messages: credit.messages, bytes: credit.bytes }
+            }
             publish_down::Frame::Acked(acked) => {
                 if acked.lanes.len() != acked.up_to.len() {
                     return Err(FrameError::Invalid("acked: columns of different length"));
                 }
                 let pairs = acked.lanes.into_iter().zip(acked.up_to);
-                Self::Acked(
-                    pairs
-                        .map(|(id, seq)| Ok((lane(id)?, seq)))
-                        .collect::<Result<_, _>>()?,
-                )
+                Self::Acked(pairs.map(|(id, seq)| Ok((lane(id)?, seq))).collect::<Result<_, _>>()?)
             }
             publish_down::Frame::BarrierDone(done) => Self::BarrierDone(done.id),
         })
@@ -86,10 +75,8 @@ impl Wire for PublishDown {
                 publish_down::Frame::Credit(proto::Credit { messages, bytes })
             }
             Self::Acked(lanes) => {
-                let (lanes, up_to) = lanes
-                    .into_iter()
-                    .map(|(lane, seq)| (u32::from(lane.0), seq))
-                    .unzip();
+                let (lanes, up_to) =
+                    lanes.into_iter().map(|(lane, seq)| (u32::from(lane.0), seq)).unzip();
                 publish_down::Frame::Acked(proto::Acked { lanes, up_to })
             }
             Self::BarrierDone(id) => publish_down::Frame::BarrierDone(proto::BarrierDone { id }),
@@ -131,10 +118,7 @@ impl Wire for DeliverDown {
     fn from_proto(message: proto::DeliverDown) -> Result<Self, FrameError> {
         let delivery = |delivery: proto::Delivery| {
             let routed = Arc::new(routed(required(delivery.message, "message")?)?);
-            Ok(Delivery {
-                origin: Incarnation(delivery.origin),
-                routed,
-            })
+            Ok(Delivery { origin: Incarnation(delivery.origin), routed })
         };
         Ok(match required(message.frame, "frame")? {
             deliver_down::Frame::Open(open) => Self::LinkOpen(open.link),
@@ -155,10 +139,7 @@ impl Wire for DeliverDown {
     fn into_proto(self) -> proto::DeliverDown {
         let frame = match self {
             Self::LinkOpen(link) => deliver_down::Frame::Open(proto::LinkOpen { link }),
-            Self::Batch {
-                first_seq,
-                deliveries,
-            } => {
+            Self::Batch { first_seq, deliveries } => {
                 let deliveries = deliveries.iter().map(|delivery| proto::Delivery {
                     origin: delivery.origin.0,
                     message: Some(from_routed(&delivery.routed)),
@@ -188,11 +169,7 @@ pub(crate) fn incoming_frame(message: proto::DeliverDown) -> Result<IncomingFram
         deliver_down::Frame::Open(open) => IncomingFrame::LinkOpen(open.link),
         deliver_down::Frame::Batch(batch) => {
             let up_to = check_numbers(&batch)?;
-            let messages = batch
-                .deliveries
-                .into_iter()
-                .map(incoming)
-                .collect::<Result<_, _>>()?;
+            let messages = batch.deliveries.into_iter().map(incoming).collect::<Result<_, _>>()?;
             IncomingFrame::Batch { up_to, messages }
         }
     })
@@ -206,12 +183,8 @@ pub(crate) fn publish_batch(batch: &[Outgoing]) -> proto::PublishUp {
         expiry_secs: outgoing.expiry_secs,
         ..from_message(&outgoing.message)
     });
-    let batch = proto::PublishBatch {
-        messages: messages.collect(),
-    };
-    proto::PublishUp {
-        frame: Some(publish_up::Frame::Batch(batch)),
-    }
+    let batch = proto::PublishBatch { messages: messages.collect() };
+    proto::PublishUp { frame: Some(publish_up::Frame::Batch(batch)) }
 }
 
 /// The number of the last delivery of a batch.
@@ -220,16 +193,11 @@ fn check_numbers(batch: &proto::DeliverBatch) -> Result<u64, FrameError> {
     if count == 0 || batch.first_seq == 0 {
         return Err(FrameError::Invalid("numbers of a delivery batch"));
     }
-    batch
-        .first_seq
-        .checked_add(count - 1)
-        .ok_or(FrameError::Invalid("numbers of a delivery batch"))
+    batch.first_seq.checked_add(count - 1).ok_or(FrameError::Invalid("numbers of a delivery batch"))
 }
 
 fn lane(id: u32) -> Result<Lane, FrameError> {
-    u8::try_from(id)
-        .map(Lane)
-        .map_err(|_| FrameError::Invalid("lane"))
+    u8::try_from(id).map(Lane).map_err(|_| FrameError::Invalid("lane"))
 }
 
 fn routed(routed: proto::Routed) -> Result<Routed, FrameError> {
@@ -264,11 +232,7 @@ fn routed(routed: proto::Routed) -> Result<Routed, FrameError> {
 }
 
 fn from_routed(routed: &Routed) -> proto::Routed {
-    proto::Routed {
-        lane: routed.lane.0.into(),
-        seq: routed.seq,
-        ..from_message(&routed.message)
-    }
+    proto::Routed { lane: routed.lane.0.into(), seq: routed.seq, ..from_message(&routed.message) }
 }
 
 fn from_message(message: &Message) -> proto::Routed {

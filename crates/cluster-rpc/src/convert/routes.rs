@@ -83,10 +83,9 @@ impl Wire for RouteDown {
             },
             route_down::Frame::Applied(applied) => Self::Applied(applied.seq),
             route_down::Frame::Resync(proto::Resync {}) => Self::Resync,
-            route_down::Frame::View(view) => Self::View(View {
-                state: state(view.state)?,
-                members: members(view.members)?,
-            }),
+            route_down::Frame::View(view) => {
+                Self::View(View { state: state(view.state)?, members: members(view.members)? })
+            }
             route_down::Frame::BeatAck(ack) => Self::BeatAck(ack.nonce),
             route_down::Frame::Reject(reject) => Self::Reject(reason(reject.why)?),
         })
@@ -94,10 +93,7 @@ impl Wire for RouteDown {
 
     fn into_proto(self) -> proto::RouteDown {
         let frame = match self {
-            Self::Welcome {
-                member,
-                deltas_from,
-            } => route_down::Frame::Welcome(proto::Welcome {
+            Self::Welcome { member, deltas_from } => route_down::Frame::Welcome(proto::Welcome {
                 member: Some(member.into_proto()),
                 deltas_from: deltas_from.unwrap_or(0),
             }),
@@ -140,10 +136,7 @@ impl Wire for Route {
             _ => return Err(FrameError::Invalid("qos")),
         };
         // The row outlives the buffer it came in by far: it must not keep it.
-        Ok(Self {
-            filter: filter.detached(),
-            qos,
-        })
+        Ok(Self { filter: filter.detached(), qos })
     }
 
     fn into_proto(self) -> proto::Route {

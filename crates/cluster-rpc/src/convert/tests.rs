@@ -1,1 +1,249 @@
-//! Tests.
+//! Every frame survives the wire; what is not valid is refused.
+
+use std::sync::Arc;
+
+use mqtt_codec::{Message, PublishProperties, QoS, TopicFilter, TopicName};
+use prost::Message as _;
+
+use super::*;
+use crate::frame::{
+    Beat, DeliverDown, DeliverOpen, DeliverUp, Delivery, Delta, Hello, Lane, PublishDown,
+    PublishUp, RejectReason, RelayState, Route, RouteDown, RouteUp, Routed, SnapshotChunk, View,
+};
+use crate::origin::Outgoing;
+use crate::receiver::IncomingFrame;
+
+/// Through bytes and back, as tonic does it.
+fn through<F: Wire>(frame: F) -> Result<F, FrameError>
+where
+    F::Proto: prost::Message,
+{
+    let bytes = frame.into_proto().encode_to_vec();
+    F::from_proto(F::Proto::decode(Bytes::from(bytes)).unwrap())
+}
+
+fn survives<F: Wire + Clone + PartialEq + std::fmt::Debug>(frames: impl IntoIterator<Item = F>)
+where
+    F::Proto: prost::Message,
+{
+    for frame in frames {
+        assert_eq!(through(frame.clone()).as_ref(), Ok(&frame));
+    }
+}
+
+fn member(node: &str) -> Member {
+    Member { node: NodeId::new(node).unwrap(), incarnation: Incarnation(u64::MAX) }
+}
+
+fn route(filter: &str, qos: Option<QoS>) -> Route {
+    Route { filter: TopicFilter::new(filter.to_owned()).unwrap(), qos }
+}
+
+fn routed(qos: QoS, retain: bool, expiry_secs: Option<u32>) -> Routed {
+    let properties = PublishProperties::decode(Bytes::from_static(b"\x01\x01")).unwrap();
+    let message = Message {
+        topic: TopicName::new("a/b").unwrap(),
+        payload: Bytes::from_static(b"payload"),
+        qos,
+        retain,
+        expiry_secs,
+        properties,
+    };
+    Routed { lane: Lane(255), seq: 7, message }
+}
+
+#[test]
+fn route_frames_survive_the_wire() {
+    let routes = vec![
+        route("a/+/#", Some(QoS::AtMostOnce)),
+        route("b", Some(QoS::AtLeastOnce)),
+        route("c", Some(QoS::ExactlyOnce)),
+    ];
+    let withdrawn = [routes.clone(), vec![route("a", None)]].concat();
+    survives([
+        RouteUp::Hello(Hello {
+            member: member("p"),
+            protocol: 1,
+            head_seq: 9,
+            oldest_delta: 3,
+            known: vec![member("p"), member("q")],
+        }),
+        RouteUp::Snapshot(SnapshotChunk { at_seq: 9, last: true, routes }),
+        RouteUp::Delta(Delta { first_seq: 10, routes: withdrawn }),
+        RouteUp::Beat(Beat { nonce: 1, seq: 2, count: 3, digest: u128::MAX - 4 }),
+    ]);
+    let view = |state| RouteDown::View(View { state, members: vec![member("p")] });
+    survives([
+        RouteDown::Welcome { member: member("i"), deltas_from: None },
+        RouteDown::Welcome { member: member("i"), deltas_from: Some(4) },
+        RouteDown::Applied(5),
+        RouteDown::Resync,
+        view(RelayState::Joining),
+        view(RelayState::Serving),
+        view(RelayState::Draining),
+        RouteDown::BeatAck(6),
+        RouteDown::Reject(RejectReason::OldIncarnation),
+        RouteDown::Reject(RejectReason::DeclaredDead),
+        RouteDown::Reject(RejectReason::Protocol),
+    ]);
+}
+
+#[test]
+fn relay_frames_survive_the_wire() {
+    let messages = vec![
+        routed(QoS::AtMostOnce, false, None),
+        routed(QoS::AtLeastOnce, true, Some(0)),
+        routed(QoS::ExactlyOnce, false, Some(u32::MAX)),
+    ];
+    survives([
+        PublishUp::Open(member("p")),
+        PublishUp::Batch(messages.clone()),
+        PublishUp::Barrier { lane: Lane(3), id: 4 },
+    ]);
+    survives([
+        PublishDown::Credit { messages: 1, bytes: 2 },
+        PublishDown::Acked(vec![(Lane(0), 1), (Lane(255), u64::MAX)]),
+        PublishDown::BarrierDone(3),
+    ]);
+    survives([
+        DeliverUp::Open(DeliverOpen { member: member("p"), last_link: 1, last_seq: 2 }),
+        DeliverUp::Acked(3),
+    ]);
+    let delivery = |routed| Delivery { origin: Incarnation(5), routed: Arc::new(routed) };
+    survives([
+        DeliverDown::LinkOpen(1),
+        DeliverDown::Batch {
+            first_seq: 8,
+            deliveries: messages.into_iter().map(delivery).collect(),
+        },
+    ]);
+}
+
+#[test]
+fn the_window_sends_what_the_frame_says() {
+    let routed = routed(QoS::AtLeastOnce, true, Some(3));
+    let outgoing = Outgoing {
+        lane: routed.lane,
+        seq: routed.seq,
+        message: Arc::new(Message { expiry_secs: Some(9), ..routed.message.clone() }),
+        expiry_secs: Some(3),
+    };
+    assert_eq!(publish_batch(&[outgoing]), PublishUp::Batch(vec![routed]).into_proto());
+}
+
+#[test]
+fn a_proxy_takes_what_the_frame_says() {
+    let routed = routed(QoS::ExactlyOnce, true, Some(3));
+    let delivery = Delivery { origin: Incarnation(5), routed: Arc::new(routed.clone()) };
+    let batch = DeliverDown::Batch { first_seq: 8, deliveries: vec![delivery.clone(), delivery] };
+    let Ok(IncomingFrame::Batch { up_to, messages }) = incoming_frame(batch.into_proto()) else {
+        panic!("no batch")
+    };
+    assert_eq!((up_to, messages.len()), (9, 2));
+    assert_eq!((messages[0].origin, messages[0].lane), (Incarnation(5), Lane(255)));
+    assert_eq!((messages[0].seq, &*messages[0].message), (7, &routed.message));
+}
+
+#[test]
+fn a_received_payload_shares_the_buffer_it_came_in() {
+    let batch = PublishUp::Batch(vec![routed(QoS::AtMostOnce, false, None)]);
+    let buffer = Bytes::from(batch.into_proto().encode_to_vec());
+    let decoded = proto::PublishUp::decode(buffer.clone()).unwrap();
+    let Ok(PublishUp::Batch(messages)) = PublishUp::from_proto(decoded) else { panic!("no batch") };
+    let payload = messages[0].message.payload.as_ptr_range();
+    let whole = buffer.as_ptr_range();
+    assert!(whole.start <= payload.start && payload.end <= whole.end);
+}
+
+fn proto_routed() -> proto::Routed {
+    let PublishUp::Batch(batch) = PublishUp::Batch(vec![routed(QoS::AtMostOnce, false, None)])
+    else {
+        unreachable!()
+    };
+    let message = PublishUp::Batch(batch).into_proto();
+    let Some(proto::publish_up::Frame::Batch(mut batch)) = message.frame else { unreachable!() };
+    batch.messages.remove(0)
+}
+
+fn refused(change: impl FnOnce(&mut proto::Routed)) -> FrameError {
+    let mut message = proto_routed();
+    change(&mut message);
+    let batch = proto::PublishBatch { messages: vec![message] };
+    let frame = Some(proto::publish_up::Frame::Batch(batch));
+    PublishUp::from_proto(proto::PublishUp { frame }).unwrap_err()
+}
+
+#[test]
+fn a_message_that_is_not_valid_is_refused() {
+    use FrameError::Invalid;
+    assert_eq!(refused(|message| message.lane = 256), Invalid("lane"));
+    assert_eq!(refused(|message| message.seq = 0), Invalid("sequence number"));
+    assert_eq!(refused(|message| message.topic = Bytes::new()), Invalid("topic"));
+    assert_eq!(refused(|message| message.topic = Bytes::from_static(b"a/+")), Invalid("topic"));
+    assert_eq!(refused(|message| message.topic = Bytes::from_static(b"\xff")), Invalid("topic"));
+    assert_eq!(refused(|message| message.flags = 3), Invalid("qos"));
+    assert_eq!(refused(|message| message.flags = 8), Invalid("flags"));
+    let alias = Bytes::from_static(b"\x23\x00\x01");
+    assert_eq!(refused(|message| message.properties = alias), Invalid("properties"));
+    let cut = Bytes::from_static(b"\x03\x00\x09ab");
+    assert_eq!(refused(|message| message.properties = cut), Invalid("properties"));
+}
+
+fn route_up(frame: proto::route_up::Frame) -> FrameError {
+    RouteUp::from_proto(proto::RouteUp { frame: Some(frame) }).unwrap_err()
+}
+
+#[test]
+fn a_route_frame_that_is_not_valid_is_refused() {
+    use proto::route_up::Frame;
+    let route = |filter: &'static [u8], qos_plus_one| {
+        let routes = vec![proto::Route { filter: Bytes::from_static(filter), qos_plus_one }];
+        route_up(Frame::Delta(proto::Delta { first_seq: 1, routes }))
+    };
+    assert_eq!(route(b"a#", 1), FrameError::Invalid("filter"));
+    assert_eq!(route(b"\xff", 1), FrameError::Invalid("filter"));
+    assert_eq!(route(b"a", 4), FrameError::Invalid("qos"));
+    let withdrawal = vec![proto::Route { filter: Bytes::from_static(b"a"), qos_plus_one: 0 }];
+    let chunk = proto::SnapshotChunk { at_seq: 1, last: true, routes: withdrawal };
+    let error = FrameError::Invalid("withdrawal in a snapshot");
+    assert_eq!(route_up(Frame::Snapshot(chunk)), error);
+    let beat = proto::Beat { digest: Bytes::from_static(&[0; 15]), ..proto::Beat::default() };
+    assert_eq!(route_up(Frame::Beat(beat)), FrameError::Invalid("digest"));
+    assert_eq!(route_up(Frame::Hello(proto::Hello::default())), FrameError::Missing("member"));
+    for node_id in [String::new(), "x".repeat(256), "a\nb".to_owned()] {
+        let member = Some(proto::Member { node_id, incarnation: 1 });
+        let hello = proto::Hello { member, ..proto::Hello::default() };
+        assert_eq!(route_up(Frame::Hello(hello)), FrameError::Invalid("node id"));
+    }
+    let nothing = RouteUp::from_proto(proto::RouteUp::default());
+    assert_eq!(nothing, Err(FrameError::Missing("frame")));
+}
+
+#[test]
+fn an_answer_that_is_not_valid_is_refused() {
+    let down = |frame| RouteDown::from_proto(proto::RouteDown { frame: Some(frame) });
+    let view = proto::View { state: 9, members: Vec::new() };
+    let view = down(proto::route_down::Frame::View(view));
+    assert_eq!(view, Err(FrameError::Invalid("view state")));
+    for why in [0, 9] {
+        let reject = down(proto::route_down::Frame::Reject(proto::Reject { why }));
+        assert_eq!(reject, Err(FrameError::Invalid("reject reason")));
+    }
+    let acked = proto::Acked { lanes: vec![1, 2], up_to: vec![1] };
+    let acked = proto::PublishDown { frame: Some(proto::publish_down::Frame::Acked(acked)) };
+    assert!(PublishDown::from_proto(acked).is_err());
+}
+
+#[test]
+fn a_delivery_batch_must_be_numbered() {
+    let delivery = || proto::Delivery { origin: 1, message: Some(proto_routed()) };
+    for (first_seq, deliveries) in
+        [(0, vec![delivery()]), (1, Vec::new()), (u64::MAX, vec![delivery(), delivery()])]
+    {
+        let batch = proto::DeliverBatch { first_seq, deliveries };
+        let frame = Some(proto::deliver_down::Frame::Batch(batch));
+        let message = proto::DeliverDown { frame };
+        assert!(DeliverDown::from_proto(message.clone()).is_err(), "{first_seq}");
+        assert!(incoming_frame(message).is_err(), "{first_seq}");
+    }
+}

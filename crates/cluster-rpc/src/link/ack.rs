@@ -31,11 +31,7 @@ struct State {
 
 impl AckCell {
     pub(crate) fn new(intermediate: Member, own: Incarnation) -> Self {
-        Self {
-            intermediate,
-            own,
-            state: Mutex::default(),
-        }
+        Self { intermediate, own, state: Mutex::default() }
     }
 
     /// Whether links of this cell can be taken up again.
@@ -102,13 +98,7 @@ mod tests {
 
     fn cell() -> AckCell {
         let node = NodeId::new("i").unwrap();
-        AckCell::new(
-            Member {
-                node,
-                incarnation: Incarnation(1),
-            },
-            Incarnation(2),
-        )
+        AckCell::new(Member { node, incarnation: Incarnation(1) }, Incarnation(2))
     }
 
     #[test]

@@ -43,16 +43,8 @@ impl<T: Send + 'static> Data<'_, T> {
     async fn deliver(&self, mut client: RelayClient<Channel>) -> Result<Infallible, LinkError> {
         let session = self.shared.number();
         let (last_link, last_seq) = self.cell.begin(session);
-        let open = DeliverUp::Open(DeliverOpen {
-            member: self.own.clone(),
-            last_link,
-            last_seq,
-        });
-        let outgoing = DeliverOut {
-            open: Some(open),
-            cell: Arc::clone(&self.cell),
-            session,
-        };
+        let open = DeliverUp::Open(DeliverOpen { member: self.own.clone(), last_link, last_seq });
+        let outgoing = DeliverOut { open: Some(open), cell: Arc::clone(&self.cell), session };
         let call = client.deliver(self.dialer.request(outgoing));
         let mut incoming = call.await?.into_inner();
         let mut link = None;
@@ -64,18 +56,9 @@ impl<T: Send + 'static> Data<'_, T> {
                     link = Some(id);
                 }
                 (IncomingFrame::Batch { up_to, messages }, Some(link)) => {
-                    let arrived = Arrived {
-                        messages,
-                        cell: Arc::clone(&self.cell),
-                        link,
-                        up_to,
-                    };
+                    let arrived = Arrived { messages, cell: Arc::clone(&self.cell), link, up_to };
                     // Waits while the broker is behind: then the intermediate's outbox fills.
-                    self.shared
-                        .arrived
-                        .send(arrived)
-                        .await
-                        .map_err(|_| LinkError::Ended)?;
+                    self.shared.arrived.send(arrived).await.map_err(|_| LinkError::Ended)?;
                 }
                 (IncomingFrame::LinkOpen(_), Some(_)) => {
                     return Err(LinkError::Unexpected("second link"));
@@ -96,10 +79,7 @@ impl<T: Send + 'static> Data<'_, T> {
     ) -> Result<Infallible, LinkError> {
         let gone = |_| LinkError::Replaced;
         loop {
-            eligible
-                .wait_for(|&eligible| eligible)
-                .await
-                .map_err(gone)?;
+            eligible.wait_for(|&eligible| eligible).await.map_err(gone)?;
             tokio::select! {
                 ended = self.publish_while_eligible(client.clone()) => ended?,
                 changed = eligible.wait_for(|&eligible| !eligible) => {
@@ -115,28 +95,17 @@ impl<T: Send + 'static> Data<'_, T> {
         mut client: RelayClient<Channel>,
     ) -> Result<Infallible, LinkError> {
         let id = LinkId(self.shared.number());
-        if !self
-            .shared
-            .link_up(id, &self.member.node, self.own.incarnation)
-        {
+        if !self.shared.link_up(id, &self.member.node, self.own.incarnation) {
             return Err(LinkError::Replaced);
         }
-        let _down = DownAtLast {
-            shared: self.shared,
-            id,
-        };
+        let _down = DownAtLast { shared: self.shared, id };
         let open = Some(PublishUp::Open(self.own.clone()));
-        let outgoing = PublishOut {
-            shared: Arc::clone(self.shared),
-            id,
-            open,
-        };
+        let outgoing = PublishOut { shared: Arc::clone(self.shared), id, open };
         let call = client.publish(self.dialer.request(outgoing));
         let mut incoming = call.await?.into_inner();
         loop {
             let message = incoming.message().await?.ok_or(LinkError::Ended)?;
-            self.shared
-                .handle_publish_down(id, PublishDown::from_proto(message)?);
+            self.shared.handle_publish_down(id, PublishDown::from_proto(message)?);
         }
     }
 }

@@ -33,13 +33,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
         dialer: &'a Dialer,
         cell: &'a mut Option<Arc<AckCell>>,
     ) -> Self {
-        Self {
-            shared,
-            dialer,
-            cell,
-            id: shared.number(),
-            welcomed: false,
-        }
+        Self { shared, dialer, cell, id: shared.number(), welcomed: false }
     }
 
     /// Whether the intermediate has let this proxy in.
@@ -51,9 +45,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
     pub(super) async fn run(&mut self) -> Result<Infallible, LinkError> {
         let mut client = self.dialer.routes().await?;
         let address = self.dialer.address;
-        let start = self
-            .shared
-            .with_roster(|roster, _| roster.begin(address, self.id));
+        let start = self.shared.with_roster(|roster, _| roster.begin(address, self.id));
         let start = start.ok_or(LinkError::Replaced)?;
         let outgoing = RouteOut::new(self, self.shared.config.beat_interval);
         let call = client.sync(self.dialer.request(outgoing));
@@ -62,19 +54,9 @@ impl<'a, T: Send + 'static> Session<'a, T> {
         let own = start.member.incarnation;
         let member = self.welcome(&mut incoming, own).await?;
         self.welcomed = true;
-        let SessionStart {
-            member: own_member,
-            end,
-            eligible,
-        } = start;
+        let SessionStart { member: own_member, end, eligible } = start;
         let cell = self.cell_for(&member, own);
-        let data = Data {
-            shared: self.shared,
-            dialer: self.dialer,
-            own: own_member,
-            member,
-            cell,
-        };
+        let data = Data { shared: self.shared, dialer: self.dialer, own: own_member, member, cell };
         tokio::select! {
             ended = self.hear(&mut incoming, own) => ended,
             ended = data.run(eligible) => ended,
@@ -89,10 +71,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
         own: Incarnation,
     ) -> Result<Member, LinkError> {
         match self.recv(incoming).await? {
-            RouteDown::Welcome {
-                member,
-                deltas_from,
-            } => {
+            RouteDown::Welcome { member, deltas_from } => {
                 tracing::info!(address = %self.dialer.address, member = %member.node, "link up");
                 let address = self.dialer.address;
                 let known = member.clone();
@@ -120,22 +99,17 @@ impl<'a, T: Send + 'static> Session<'a, T> {
             match self.recv(incoming).await? {
                 RouteDown::Welcome { .. } => return Err(LinkError::Unexpected("second Welcome")),
                 RouteDown::Applied(seq) => {
-                    if !self
-                        .shared
-                        .with_roster(|roster, _| roster.handle_applied(address, seq))
-                    {
+                    if !self.shared.with_roster(|roster, _| roster.handle_applied(address, seq)) {
                         return Err(LinkError::Unexpected("changes applied that never were"));
                     }
                 }
                 RouteDown::Resync => {
                     tracing::warn!(%address, "the intermediate has another table; sends it anew");
                     count(&self.shared.metrics().resyncs, 1);
-                    self.shared
-                        .with_roster(|roster, _| roster.handle_resync(address));
+                    self.shared.with_roster(|roster, _| roster.handle_resync(address));
                 }
                 RouteDown::View(view) => {
-                    self.shared
-                        .with_roster(|roster, now| roster.handle_view(address, view, now));
+                    self.shared.with_roster(|roster, now| roster.handle_view(address, view, now));
                     self.shared.membership_changed();
                 }
                 RouteDown::BeatAck(_) => {}
@@ -158,9 +132,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
         incoming: &mut Streaming<proto::RouteDown>,
     ) -> Result<RouteDown, LinkError> {
         let message = timeout(self.shared.config.lease, incoming.message()).await;
-        let message = message
-            .map_err(|_| LinkError::Silent)??
-            .ok_or(LinkError::Ended)?;
+        let message = message.map_err(|_| LinkError::Silent)??.ok_or(LinkError::Ended)?;
         Ok(RouteDown::from_proto(message)?)
     }
 

@@ -116,11 +116,7 @@ pub(crate) enum RoutePoll {
 
 impl Roster {
     pub(crate) fn new(member: Member, names: &[String], lease: Duration, now: Instant) -> Self {
-        let name = |text: &String| Name {
-            text: text.clone(),
-            addresses: Vec::new(),
-            since: now,
-        };
+        let name = |text: &String| Name { text: text.clone(), addresses: Vec::new(), since: now };
         Self {
             member,
             lease,
@@ -141,11 +137,7 @@ impl Roster {
     pub(crate) fn announce(&mut self, route: Route) -> RouteSeq {
         let (seq, urgency) = self.log.announce(route);
         if urgency == Urgency::AtOnce {
-            for session in self
-                .entries
-                .values_mut()
-                .filter_map(|entry| entry.session.as_mut())
-            {
+            for session in self.entries.values_mut().filter_map(|entry| entry.session.as_mut()) {
                 session.wake();
             }
         }
@@ -180,14 +172,9 @@ impl Roster {
             known.addresses.clone_from(&addresses);
         }
         self.drop_vanished(now);
-        let fresh: Vec<_> = addresses
-            .into_iter()
-            .filter(|address| !self.entries.contains_key(address))
-            .collect();
-        fresh
-            .into_iter()
-            .map(|address| self.add(name, address, now))
-            .collect()
+        let fresh: Vec<_> =
+            addresses.into_iter().filter(|address| !self.entries.contains_key(address)).collect();
+        fresh.into_iter().map(|address| self.add(name, address, now)).collect()
     }
 
     /// A link task begins a session: the next frame of its route stream is the Hello.
@@ -202,12 +189,7 @@ impl Roster {
         let entry = self.entries.get_mut(&address)?;
         let end = entry.stop.child_token();
         let feed = RouteFeed::new(hello);
-        entry.session = Some(RouteSession {
-            id,
-            feed,
-            waker: None,
-            end: end.clone(),
-        });
+        entry.session = Some(RouteSession { id, feed, waker: None, end: end.clone() });
         entry.refused = false;
         Some(SessionStart {
             member: self.member.clone(),
@@ -223,19 +205,10 @@ impl Roster {
         member: Member,
         deltas_from: Option<u64>,
     ) {
-        for (_, other) in self
-            .entries
-            .iter_mut()
-            .filter(|(other, _)| **other != address)
-        {
-            let same = other
-                .member
-                .as_ref()
-                .is_some_and(|known| known.node == member.node);
+        for (_, other) in self.entries.iter_mut().filter(|(other, _)| **other != address) {
+            let same = other.member.as_ref().is_some_and(|known| known.node == member.node);
             if same && other.phase == Phase::Up {
-                other.phase = Phase::Standby {
-                    node: member.node.clone(),
-                };
+                other.phase = Phase::Standby { node: member.node.clone() };
                 other.end_session();
             }
         }
@@ -264,10 +237,7 @@ impl Roster {
 
     /// An intermediate's copy of the table is another one.
     pub(crate) fn handle_resync(&mut self, address: SocketAddr) {
-        let session = self
-            .entries
-            .get_mut(&address)
-            .and_then(|entry| entry.session.as_mut());
+        let session = self.entries.get_mut(&address).and_then(|entry| entry.session.as_mut());
         if let Some(session) = session {
             session.feed.handle_resync(&self.log);
             session.wake();
@@ -329,10 +299,7 @@ impl Roster {
         beat: BeatDue,
         waker: &Waker,
     ) -> RoutePoll {
-        let session = self
-            .entries
-            .get_mut(&address)
-            .and_then(|entry| entry.session.as_mut());
+        let session = self.entries.get_mut(&address).and_then(|entry| entry.session.as_mut());
         let Some(session) = session.filter(|session| session.id == id) else {
             return RoutePoll::Ended;
         };
@@ -362,10 +329,7 @@ impl Roster {
                 changed
             });
         }
-        let down = self
-            .entries
-            .values()
-            .filter_map(|entry| self.counted_until(entry));
+        let down = self.entries.values().filter_map(|entry| self.counted_until(entry));
         let names = self.names.iter().filter(|name| name.addresses.is_empty());
         let names = names.map(|name| name.since + self.patience());
         let moments = down.chain(names).chain(self.views.deadline(now));
@@ -417,11 +381,7 @@ impl Roster {
             Phase::Standby { .. } => false,
             Phase::Down { .. } => self.counted_until(entry).is_some_and(|until| now < until),
         };
-        let applied = self
-            .entries
-            .values()
-            .filter(counts)
-            .map(|entry| entry.applied);
+        let applied = self.entries.values().filter(counts).map(|entry| entry.applied);
         // `None` is less than any number.
         applied.min().unwrap_or(Some(u64::MAX))
     }

@@ -45,17 +45,13 @@ pub(crate) enum Verdict {
 
 impl<K: Copy + Ord> Views<K> {
     pub(crate) fn new() -> Self {
-        Self {
-            seen: BTreeMap::new(),
-        }
+        Self { seen: BTreeMap::new() }
     }
 
     /// A connected intermediate tells its view.
     pub(crate) fn handle_view(&mut self, key: K, view: View, now: Instant) {
         let old = self.seen.remove(&key);
-        let (old_members, mut lost) = old
-            .map(|seen| (seen.members, seen.lost))
-            .unwrap_or_default();
+        let (old_members, mut lost) = old.map(|seen| (seen.members, seen.lost)).unwrap_or_default();
         let mut members = HashMap::with_capacity(view.members.len());
         for Member { node, incarnation } in view.members {
             let since = old_members
@@ -71,14 +67,7 @@ impl<K: Copy + Ord> Views<K> {
                 lost.insert(node, now);
             }
         }
-        self.seen.insert(
-            key,
-            Seen {
-                state: view.state,
-                members,
-                lost,
-            },
-        );
+        self.seen.insert(key, Seen { state: view.state, members, lost });
     }
 
     /// The connection to an intermediate is gone: what it knew no longer counts.
@@ -127,15 +116,11 @@ impl<K: Copy + Ord> Views<K> {
             .seen
             .iter()
             .filter(|(other, seen)| **other != key && seen.state == RelayState::Serving);
-        others
-            .flat_map(|(_, other)| &other.members)
-            .any(|(node, presence)| {
-                let has = seen
-                    .members
-                    .get(node)
-                    .is_some_and(|own| own.incarnation >= presence.incarnation);
-                !has && settled(presence.since) && seen.lost.get(node).copied().is_none_or(settled)
-            })
+        others.flat_map(|(_, other)| &other.members).any(|(node, presence)| {
+            let has =
+                seen.members.get(node).is_some_and(|own| own.incarnation >= presence.incarnation);
+            !has && settled(presence.since) && seen.lost.get(node).copied().is_none_or(settled)
+        })
     }
 }
 
@@ -148,10 +133,7 @@ mod tests {
             node: NodeId::new(node).unwrap(),
             incarnation: Incarnation(incarnation),
         };
-        View {
-            state,
-            members: members.iter().map(member).collect(),
-        }
+        View { state, members: members.iter().map(member).collect() }
     }
 
     const SERVING: RelayState = RelayState::Serving;
@@ -166,15 +148,9 @@ mod tests {
         let mut views = Views::new();
         assert_eq!(views.verdict(1, now), None);
         for (state, verdict) in [
-            (
-                RelayState::Joining,
-                Verdict::NotServing(RelayState::Joining),
-            ),
+            (RelayState::Joining, Verdict::NotServing(RelayState::Joining)),
             (SERVING, Verdict::Eligible),
-            (
-                RelayState::Draining,
-                Verdict::NotServing(RelayState::Draining),
-            ),
+            (RelayState::Draining, Verdict::NotServing(RelayState::Draining)),
         ] {
             views.handle_view(1, view(state, &[]), now);
             assert_eq!(views.verdict(1, now), Some(verdict));
@@ -189,10 +165,7 @@ mod tests {
         let mut views = Views::new();
         views.handle_view(1, view(SERVING, &[("a", 1)]), start);
         views.handle_view(2, view(SERVING, &[("a", 1), ("b", 1)]), start);
-        assert_eq!(
-            views.verdict(1, start + seconds(2.0)),
-            Some(Verdict::Eligible)
-        );
+        assert_eq!(views.verdict(1, start + seconds(2.0)), Some(Verdict::Eligible));
         let deadline = views.deadline(start + seconds(1.0)).unwrap();
         assert_eq!(views.verdict(1, deadline), Some(Verdict::Lagging));
         assert_eq!(views.verdict(2, deadline), Some(Verdict::Eligible));
@@ -209,16 +182,9 @@ mod tests {
         views.handle_view(2, view(SERVING, &both), start);
         let death = start + seconds(60.0);
         views.handle_view(1, view(SERVING, &both[..1]), death);
-        assert_eq!(
-            views.verdict(1, death + seconds(1.0)),
-            Some(Verdict::Eligible)
-        );
+        assert_eq!(views.verdict(1, death + seconds(1.0)), Some(Verdict::Eligible));
         let late = death + seconds(2.1);
-        assert_eq!(
-            views.verdict(1, late),
-            Some(Verdict::Lagging),
-            "the other one keeps it"
-        );
+        assert_eq!(views.verdict(1, late), Some(Verdict::Lagging), "the other one keeps it");
         views.handle_view(2, view(SERVING, &both[..1]), late);
         assert_eq!(views.verdict(1, late), Some(Verdict::Eligible));
     }
@@ -253,9 +219,6 @@ mod tests {
         let mut views = Views::new();
         views.handle_view(1, view(SERVING, &[]), start);
         views.handle_view(2, view(RelayState::Joining, &[("a", 1)]), start);
-        assert_eq!(
-            views.verdict(1, start + seconds(60.0)),
-            Some(Verdict::Eligible)
-        );
+        assert_eq!(views.verdict(1, start + seconds(60.0)), Some(Verdict::Eligible));
     }
 }

@@ -54,9 +54,7 @@ impl Deliveries {
 
 impl fmt::Debug for Deliveries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Deliveries")
-            .field("messages", &self.messages.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Deliveries").field("messages", &self.messages.len()).finish_non_exhaustive()
     }
 }
 
@@ -80,11 +78,7 @@ pub struct UplinkEvents<T> {
 
 impl<T: Send + 'static> UplinkEvents<T> {
     pub(crate) fn new(shared: Arc<Shared<T>>, arrived: mpsc::Receiver<Arrived>) -> Self {
-        Self {
-            shared,
-            arrived,
-            receiver: Receiver::new(),
-        }
+        Self { shared, arrived, receiver: Receiver::new() }
     }
 
     /// The next event; `None` after the shutdown. Cancelling it loses nothing.
@@ -123,12 +117,7 @@ impl<T: Send + 'static> UplinkEvents<T> {
         let metrics = self.shared.metrics();
         count(&metrics.delivered, messages.len());
         count(&metrics.duplicates, total - messages.len());
-        Deliveries {
-            messages,
-            cell: arrived.cell,
-            link: arrived.link,
-            up_to: arrived.up_to,
-        }
+        Deliveries { messages, cell: arrived.cell, link: arrived.link, up_to: arrived.up_to }
     }
 }
 

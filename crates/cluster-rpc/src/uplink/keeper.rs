@@ -35,9 +35,7 @@ async fn resolve<T: Send + 'static>(shared: &Arc<Shared<T>>) {
         shared.membership_changed();
         tokio::time::sleep(RESOLVE_PAUSE).await;
         // Whether by an event or by time, names are resolved anew.
-        tokio::time::timeout(shared.config.resolve_interval, shared.resolve.notified())
-            .await
-            .ok();
+        tokio::time::timeout(shared.config.resolve_interval, shared.resolve.notified()).await.ok();
     }
 }
 
@@ -59,10 +57,7 @@ async fn watch_deadlines<T>(shared: &Shared<T>) {
         let deadline = shared.read_roster(|roster| roster.settle(Instant::now()));
         let pause = deadline.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
         // Whether by an event or by time, conclusions are drawn anew.
-        if tokio::time::timeout(pause.min(IDLE), shared.settled.notified())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(pause.min(IDLE), shared.settled.notified()).await.is_err() {
             shared.note_time();
         }
     }

@@ -70,10 +70,7 @@ impl<T> Shared<T> {
     ) -> Self {
         let now = Instant::now();
         let incarnation = Incarnation(unix_micros());
-        let member = Member {
-            node: config.node.clone(),
-            incarnation,
-        };
+        let member = Member { node: config.node.clone(), incarnation };
         let metrics = Arc::new(UplinkMetrics::default());
         let limits = WindowLimits {
             messages: config.window_messages,
@@ -90,12 +87,7 @@ impl<T> Shared<T> {
         };
         Self {
             window: Mutex::new(window),
-            roster: Mutex::new(Roster::new(
-                member,
-                &config.intermediates,
-                config.lease,
-                now,
-            )),
+            roster: Mutex::new(Roster::new(member, &config.intermediates, config.lease, now)),
             config,
             shutdown,
             arrived,
@@ -130,10 +122,7 @@ impl<T> Shared<T> {
             }
             roster.wait(seq)
         };
-        let _guard = WaitGuard {
-            shared: self,
-            id: wait.id,
-        };
+        let _guard = WaitGuard { shared: self, id: wait.id };
         // The sender is dropped only with the roster, which `self` keeps.
         wait.released.await.ok();
     }
@@ -181,11 +170,7 @@ impl<T> Shared<T> {
             std::mem::take(&mut window.parked)
         };
         parked.into_iter().for_each(|(_, waker)| waker.wake());
-        tracing::warn!(
-            rejected = rejected.0,
-            new = new.0,
-            "declared dead; begins a new life"
-        );
+        tracing::warn!(rejected = rejected.0, new = new.0, "declared dead; begins a new life");
         count(&self.metrics.fenced, 1);
         self.serving.send_replace(false);
         self.fenced.store(new.0, Ordering::Release);
@@ -249,10 +234,7 @@ impl<T> Shared<T> {
             let mut window = self.window.lock();
             window.origin.handle_link_down(id);
             window.open.retain(|(open, _)| *open != id);
-            (
-                std::mem::take(&mut window.parked),
-                window.origin.links() != 0,
-            )
+            (std::mem::take(&mut window.parked), window.origin.links() != 0)
         };
         // Its lanes have moved to others, which may be parked.
         parked.into_iter().for_each(|(_, waker)| waker.wake());
@@ -273,10 +255,7 @@ impl<T> Shared<T> {
                 }
                 PublishDown::BarrierDone(barrier) => {
                     window.origin.handle_barrier_done(id, barrier);
-                    std::mem::take(&mut window.parked)
-                        .into_iter()
-                        .map(|(_, waker)| waker)
-                        .collect()
+                    std::mem::take(&mut window.parked).into_iter().map(|(_, waker)| waker).collect()
                 }
             };
             (parked, window.origin.has_completed())
@@ -423,8 +402,6 @@ impl<T> Drop for WaitGuard<'_, T> {
 }
 
 fn unix_micros() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,1 +1,208 @@
-//! Tests.
+//! Who must have a change before a waiter is released.
+
+use mqtt_codec::{QoS, TopicFilter};
+use tokio::sync::oneshot::error::TryRecvError;
+
+use super::*;
+
+const LEASE: Duration = Duration::from_secs(6);
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn member(node: &str, incarnation: u64) -> Member {
+    Member { node: NodeId::new(node).unwrap(), incarnation: Incarnation(incarnation) }
+}
+
+struct Script {
+    roster: Roster,
+    start: Instant,
+    sessions: u64,
+}
+
+impl Script {
+    /// Names `one`, `two`, ... at ports 1, 2, ...; resolved.
+    fn new(names: &[&str]) -> Self {
+        let start = Instant::now();
+        let texts: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+        let mut roster = Roster::new(member("p", 100), &texts, LEASE, start);
+        for (port, name) in (1..).zip(names) {
+            assert_eq!(roster.handle_resolved(name, vec![address(port)], start).len(), 1);
+        }
+        Self { roster, start, sessions: 0 }
+    }
+
+    fn at(&self, secs: f64) -> Instant {
+        self.start + Duration::from_secs_f64(secs)
+    }
+
+    fn welcome(&mut self, port: u16, node: &str, deltas_from: Option<u64>) {
+        self.sessions += 1;
+        self.roster.begin(address(port), self.sessions).unwrap();
+        self.roster.handle_welcome(address(port), member(node, 1), deltas_from);
+    }
+
+    fn announce(&mut self, filter: &str) -> RouteSeq {
+        let filter = TopicFilter::new(filter.to_owned()).unwrap();
+        self.roster.announce(Route { filter, qos: Some(QoS::AtLeastOnce) })
+    }
+
+    fn down(&mut self, port: u16, secs: f64) {
+        let now = self.at(secs);
+        self.roster.handle_down(address(port), Refused::No, now);
+    }
+
+    fn is_applied(&self, seq: RouteSeq, secs: f64) -> bool {
+        self.roster.is_applied(seq, self.at(secs))
+    }
+}
+
+#[test]
+fn every_connected_intermediate_must_have_the_change() {
+    let mut script = Script::new(&["one", "two"]);
+    script.welcome(1, "i", None);
+    script.welcome(2, "j", None);
+    let seq = script.announce("a");
+    let mut wait = script.roster.wait(seq);
+    assert!(script.roster.handle_applied(address(1), 1));
+    script.roster.settle(script.at(60.0));
+    assert_eq!(wait.released.try_recv(), Err(TryRecvError::Empty));
+    assert!(!script.is_applied(seq, 60.0));
+    assert!(script.roster.handle_applied(address(2), 1));
+    script.roster.settle(script.at(60.0));
+    assert_eq!(wait.released.try_recv(), Ok(()));
+    assert!(!script.roster.handle_applied(address(2), 2), "there is no such change");
+}
+
+#[test]
+fn one_that_cannot_be_reached_counts_until_it_must_have_given_up() {
+    let mut script = Script::new(&["one", "two"]);
+    let seq = script.announce("a");
+    script.welcome(1, "i", None);
+    script.roster.handle_applied(address(1), 1);
+    assert!(!script.is_applied(seq, 7.9), "since the start");
+    assert!(script.is_applied(seq, 8.0));
+    script.welcome(2, "j", None);
+    assert!(!script.is_applied(seq, 9.0), "connected, it counts again");
+    script.roster.handle_applied(address(2), 1);
+    script.down(2, 20.0);
+    assert!(script.is_applied(seq, 20.1), "it had the change");
+    let later = script.announce("b");
+    script.roster.handle_applied(address(1), 2);
+    assert!(!script.is_applied(later, 27.9), "since the break");
+    let deadline = script.roster.settle(script.at(21.0)).unwrap();
+    assert!(script.roster.is_applied(later, deadline));
+}
+
+#[test]
+fn a_name_that_never_resolved_counts_as_unreachable() {
+    let start = Instant::now();
+    let mut roster = Roster::new(member("p", 1), &["nowhere:1".to_owned()], LEASE, start);
+    assert!(roster.handle_resolved("nowhere:1", Vec::new(), start).is_empty());
+    assert!(!roster.is_applied(RouteSeq(0), start));
+    let deadline = roster.settle(start).unwrap();
+    assert_eq!(deadline, start + LEASE + GRACE);
+    assert!(roster.is_applied(RouteSeq(0), deadline));
+}
+
+#[test]
+fn the_vacant_address_of_a_name_that_leads_somewhere_does_not_count() {
+    let start = Instant::now();
+    let mut script = Script {
+        roster: Roster::new(member("p", 1), &["n".to_owned()], LEASE, start),
+        start,
+        sessions: 0,
+    };
+    script.roster.handle_resolved("n", vec![address(1), address(2)], start);
+    let seq = script.announce("a");
+    script.welcome(1, "i", None);
+    script.roster.handle_applied(address(1), 1);
+    assert!(!script.is_applied(seq, 0.0), "not tried yet");
+    script.roster.handle_down(address(2), Refused::Yes, start);
+    assert!(script.is_applied(seq, 0.0));
+}
+
+#[test]
+fn what_the_intermediate_says_it_has_at_the_welcome_is_applied() {
+    let mut script = Script::new(&["one"]);
+    let (a, b) = (script.announce("a"), script.announce("b"));
+    script.welcome(1, "i", Some(2));
+    assert!(script.is_applied(a, 0.0));
+    assert!(!script.is_applied(b, 0.0));
+}
+
+#[test]
+fn of_two_addresses_of_one_intermediate_the_later_is_kept() {
+    let mut script = Script::new(&["one", "two"]);
+    script.welcome(1, "i", None);
+    let first = script.roster.entries[&address(1)].session.as_ref().unwrap().end.clone();
+    script.welcome(2, "i", None);
+    assert!(first.is_cancelled());
+    assert!(script.roster.is_standby(address(1)));
+    let seq = script.announce("a");
+    script.roster.handle_applied(address(2), 1);
+    assert!(script.is_applied(seq, 0.0), "one intermediate, one answer");
+    script.down(1, 1.0);
+    assert!(script.roster.is_standby(address(1)), "its own end changes nothing");
+    script.down(2, 2.0);
+    assert!(!script.roster.is_standby(address(1)), "now it may try");
+}
+
+#[test]
+fn vanished_addresses_are_dropped_once_they_are_down_for_good() {
+    let mut script = Script::new(&["one"]);
+    script.welcome(1, "i", None);
+    let stop = script.roster.entries[&address(1)].stop.clone();
+    let new = script.roster.handle_resolved("one", vec![address(9)], script.at(1.0));
+    assert_eq!(new.len(), 1);
+    assert!(!stop.is_cancelled(), "its link is up");
+    script.down(1, 2.0);
+    script.roster.handle_resolved("one", vec![address(9)], script.at(9.9));
+    assert!(!stop.is_cancelled());
+    script.roster.handle_resolved("one", vec![address(9)], script.at(10.0));
+    assert!(stop.is_cancelled());
+    script.roster.handle_resolved("one", Vec::new(), script.at(60.0));
+    assert_eq!(script.roster.entries.len(), 1, "a resolver that fails drops nothing");
+}
+
+#[test]
+fn a_fenced_life_is_followed_by_a_later_one_once() {
+    let mut script = Script::new(&["one"]);
+    script.welcome(1, "i", None);
+    let members = vec![member("p", 100), member("q", 5)];
+    let view = View { state: RelayState::Serving, members };
+    script.roster.handle_view(address(1), view, script.start);
+    let end = script.roster.entries[&address(1)].session.as_ref().unwrap().end.clone();
+    assert_eq!(script.roster.fence(Incarnation(100), 50), Some(Incarnation(101)), "never back");
+    assert_eq!(script.roster.fence(Incarnation(100), 500), None, "known already");
+    assert!(end.is_cancelled());
+    script.down(1, 1.0);
+    let start = script.roster.begin(address(1), 9).unwrap();
+    assert_eq!(start.member, member("p", 101));
+    let poll = script.roster.poll_route(address(1), 9, BeatDue::No, Waker::noop());
+    let RoutePoll::Frame(RouteUp::Hello(hello)) = poll else { panic!("no hello") };
+    assert_eq!(hello.known, [member("q", 5)], "nobody must wait for the dead life");
+    assert_eq!(script.roster.fence(Incarnation(101), 500), Some(Incarnation(500)));
+}
+
+#[test]
+fn an_intermediate_is_allowed_while_it_serves() {
+    let mut script = Script::new(&["one"]);
+    script.sessions += 1;
+    let start = script.roster.begin(address(1), 1).unwrap();
+    script.roster.handle_welcome(address(1), member("i", 1), None);
+    let allowed = |script: &mut Script, state| {
+        let view = View { state, members: Vec::new() };
+        script.roster.handle_view(address(1), view, script.start);
+        script.roster.settle(script.start);
+        *start.eligible.borrow()
+    };
+    assert!(!allowed(&mut script, RelayState::Joining));
+    assert!(allowed(&mut script, RelayState::Serving));
+    assert!(!allowed(&mut script, RelayState::Draining));
+    assert!(allowed(&mut script, RelayState::Serving));
+    script.down(1, 1.0);
+    script.roster.settle(script.at(1.0));
+    assert!(!*start.eligible.borrow());
+}

@@ -29,10 +29,7 @@ pub(super) struct Waiters {
 impl Waiters {
     pub(super) fn push(&mut self, seq: RouteSeq) -> Wait {
         self.count += 1;
-        let id = WaiterId {
-            seq,
-            nth: self.count,
-        };
+        let id = WaiterId { seq, nth: self.count };
         let (sender, released) = oneshot::channel();
         self.waiting.insert(id, sender);
         Wait { id, released }
@@ -44,10 +41,8 @@ impl Waiters {
 
     /// Releases everyone who waits for a change up to `floor`.
     pub(super) fn release(&mut self, floor: u64) {
-        while let Some(first) = self
-            .waiting
-            .first_entry()
-            .filter(|first| first.key().seq.0 <= floor)
+        while let Some(first) =
+            self.waiting.first_entry().filter(|first| first.key().seq.0 <= floor)
         {
             // A receiver that is gone has given up.
             first.remove().send(()).ok();
