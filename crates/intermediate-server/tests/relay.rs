@@ -1,5 +1,7 @@
 //! An intermediate with real gRPC, and proxies that are nothing but uplinks.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,9 +25,11 @@ struct Intermediate {
 
 impl Intermediate {
     async fn start(address: &str, change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
-        config.node_id = "relay".to_owned();
-        config.start_grace = Duration::ZERO.into();
+        let mut config = Config {
+            node_id: "relay".to_owned(),
+            start_grace: Duration::ZERO.into(),
+            ..Config::default()
+        };
         change(&mut config);
         let grpc = TcpListener::bind(address).await.unwrap();
         let admin = Some(TcpListener::bind("127.0.0.1:0").await.unwrap());
