@@ -137,12 +137,16 @@ impl Connect {
         }
     }
 
-    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    /// The protocol name and level a CONNECT begins with.
+    pub(crate) fn decode_version(reader: &mut Reader<'_>) -> Result<Version, DecodeError> {
         let name = reader.binary_ref()?;
         let level = reader.u8()?;
         // [MQTT-3.1.2-1] [MQTT-3.1.2-2]
-        let version =
-            Version::from_name(name, level).ok_or(DecodeError::UnsupportedProtocol { level })?;
+        Version::from_name(name, level).ok_or(DecodeError::UnsupportedProtocol { level })
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let version = Self::decode_version(reader)?;
         let flags = Flags(reader.u8()?);
         flags.check(version)?;
         let mut connect = Self::new(version, None);

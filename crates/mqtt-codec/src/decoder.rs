@@ -141,9 +141,10 @@ impl Decoder {
     /// The body of the first packet, which is known to be a CONNECT.
     fn decode_first(&mut self, frame: &Bytes) -> Result<Packet, DecodeError> {
         let mut reader = Reader::new(frame);
+        // Known before the rest is read, so that the rest can be refused in the client's version.
+        self.version = Some(Connect::decode_version(&mut reader.clone())?);
         let connect = Connect::decode(&mut reader)?;
         reader.finish()?;
-        self.version = Some(connect.version);
         Ok(Packet::Connect(Box::new(connect)))
     }
 }

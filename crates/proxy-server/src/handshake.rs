@@ -139,7 +139,9 @@ where
         return;
     };
     let version = match (error, decoder.version()) {
-        (_, Some(version)) => version,
+        (_, Some(Version::V5)) => Version::V5,
+        // MQTT 3.1.1 wants no CONNACK for what is not a valid CONNECT.
+        (_, Some(Version::V3_1 | Version::V3_1_1)) => return,
         (DecodeError::UnsupportedProtocol { level: 6.., .. }, None) => Version::V5,
         (DecodeError::UnsupportedProtocol { .. }, None) => Version::V3_1_1,
         (_, None) => return,
