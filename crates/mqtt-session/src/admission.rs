@@ -2,7 +2,7 @@
 //!
 //! Authentication is not decided here: its outcome becomes a [`Refusal`] by [`Refusal::new`].
 
-use mqtt_codec::{ConnAck, Connect, ReasonCode, Will};
+use mqtt_codec::{ConnAck, Connect, Message, ReasonCode, Will};
 
 use crate::version;
 use crate::{ProtocolError, ServerProfile};
@@ -76,5 +76,7 @@ fn admit_will(will: &Will, profile: &ServerProfile) -> Result<(), Refusal> {
     if will.message.retain && !profile.retain_available {
         return Err(Refusal::by(ReasonCode::RetainNotSupported, "MQTT-3.2.2-13")); // [MQTT-3.2.2-13]
     }
-    profile.objection(&will.message).map_or(Ok(()), |reason| Err(Refusal::new(reason)))
+    let Message { topic, payload, properties, .. } = &will.message;
+    let objection = profile.objection(topic, payload, properties);
+    objection.map_or(Ok(()), |reason| Err(Refusal::new(reason)))
 }

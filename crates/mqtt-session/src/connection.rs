@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mqtt_codec::{
-    Ack, ClientId, Connect, Disconnect, Packet, Publish, ReasonCode, Subscribe, Unsubscribe,
-    Version, Will,
+    Ack, ClientId, Connect, Disconnect, Message, Packet, Publish, ReasonCode, Subscribe,
+    Unsubscribe, Version, Will,
 };
 
 use crate::ack::AckKind;
@@ -154,11 +154,10 @@ impl Connection {
     /// protocol itself does not bound, or too much waits to be sent.
     #[must_use]
     pub fn accepts_input(&self) -> bool {
-        let maximum = self.profile.receive_maximum.value();
-        // Not the QoS 1 and 2 messages of a client that was told a maximum: its other packets
+        // QoS 1 and 2 messages of a client that was told a maximum do not count: its other packets
         // must be answered even when it has used it up [MQTT-4.9.0-3].
-        self.inbound.unbounded() < u32::from(maximum)
-            && self.outbound.queued() < usize::from(maximum).max(LEAST_QUEUE)
+        let queue = usize::from(self.profile.receive_maximum.value()).max(LEAST_QUEUE);
+        !self.inbound.is_full(&self.profile) && self.outbound.queued() < queue
     }
 
     /// The deadline of [`poll_timeout`](Self::poll_timeout) may have passed: closes the connection
@@ -321,11 +320,15 @@ impl Connection {
         self.outbound.stray()
     }
 
-    fn handle_publish(&mut self, publish: Publish) -> Result<(), ProtocolError> {
+    fn handle_publish(&mut self, mut publish: Publish) -> Result<(), ProtocolError> {
         let received = &mut self.session.received;
-        let event = self.inbound.publish(publish, received, &self.profile)?;
-        match event {
-            Some(event) => self.events.push_back(event),
+        let topic = self.inbound.topic(&mut publish, &self.profile)?;
+        let ticket = self.inbound.publish(&publish, &topic, received, &self.profile)?;
+        match ticket {
+            Some(ticket) => {
+                let message = Message::from_publish(publish, topic);
+                self.events.push_back(Event::Publish { message, ticket });
+            }
             None => self.acknowledge(),
         }
         Ok(())

@@ -6,14 +6,14 @@
 
 use std::collections::VecDeque;
 
-use mqtt_codec::{Message, PacketId, Publish, QoS, ReasonCode, TopicName, Version};
+use mqtt_codec::{PacketId, Publish, QoS, ReasonCode, TopicName, Version};
 
 use crate::ack::AckKind;
 use crate::alias::InboundAliases;
 use crate::event::Request;
 use crate::session::{ReceivedIds, Session};
 use crate::version::{self, PublishRefusal};
-use crate::{Event, ProtocolError, ServerProfile, Ticket};
+use crate::{ProtocolError, ServerProfile, Ticket};
 
 /// The answer to one QoS 1 or 2 PUBLISH.
 #[derive(Clone, Copy, Debug)]
@@ -57,42 +57,58 @@ impl Inbound {
         }
     }
 
-    /// How many requests are open that the client could add to without end.
-    pub(crate) fn unbounded(&self) -> u32 {
-        self.unbounded
+    /// Whether more is open than a client that keeps to the protocol can cause, or as much as one
+    /// may that the protocol does not bound.
+    pub(crate) fn is_full(&self, profile: &ServerProfile) -> bool {
+        let maximum = profile.receive_maximum.value();
+        // Repetitions wait in line too; a client repeats only after a reconnect [MQTT-4.4.0-1].
+        self.unbounded >= u32::from(maximum) || self.answers.len() > 2 * usize::from(maximum)
     }
 
-    /// A PUBLISH: the event it becomes, unless it is a repetition or refused.
+    /// The topic a PUBLISH is for, by its name or its alias.
+    pub(crate) fn topic(
+        &mut self,
+        publish: &mut Publish,
+        profile: &ServerProfile,
+    ) -> Result<TopicName, ProtocolError> {
+        let topic = publish.topic.take();
+        match publish.alias {
+            Some(alias) => self.aliases.resolve(topic, alias, profile.topic_alias_maximum),
+            None => topic.ok_or_else(ProtocolError::misplaced),
+        }
+    }
+
+    /// Whether a PUBLISH to `topic` is for the broker: the ticket, unless it is a repetition or
+    /// refused.
     pub(crate) fn publish(
         &mut self,
-        mut publish: Publish,
+        publish: &Publish,
+        topic: &TopicName,
         received: &mut ReceivedIds,
         profile: &ServerProfile,
-    ) -> Result<Option<Event>, ProtocolError> {
-        check_capabilities(&publish, profile)?;
-        let topic = self.topic(&mut publish, profile)?;
-        let packet_id = publish.packet_id;
-        let message = Message::from_publish(publish, topic);
-        let Some(packet_id) = packet_id else {
-            return self.publish_unacknowledged(message, profile).map(Some);
+    ) -> Result<Option<Ticket>, ProtocolError> {
+        check_capabilities(publish, profile)?;
+        let objection = || profile.objection(topic, &publish.payload, &publish.properties);
+        let Some(packet_id) = publish.packet_id else {
+            return match objection() {
+                Some(reason) => Err(ProtocolError::new(reason, "MQTT-4.13.1-1")),
+                None => Ok(Some(self.ticket(Request::Unacknowledged))),
+            };
         };
-        if message.qos == QoS::ExactlyOnce && received.contains(packet_id) {
+        let qos = publish.qos;
+        let known = received.contains(packet_id);
+        if known && qos == QoS::ExactlyOnce {
             return self.repeat(packet_id, received).map(|()| None);
         }
         self.count()?;
-        let objection = if received.contains(packet_id) {
-            Some(ReasonCode::PacketIdentifierInUse)
-        } else {
-            profile.objection(&message)
-        };
+        let objection = if known { Some(ReasonCode::PacketIdentifierInUse) } else { objection() };
         if let Some(reason) = objection {
-            return self.refuse(packet_id, message.qos, reason).map(|()| None);
+            return self.refuse(packet_id, qos, reason).map(|()| None);
         }
-        if message.qos == QoS::ExactlyOnce {
+        if qos == QoS::ExactlyOnce {
             received.insert(packet_id);
         }
-        let ticket = self.open(packet_id, message.qos);
-        Ok(Some(Event::Publish { message, ticket }))
+        Ok(Some(self.open(packet_id, qos)))
     }
 
     /// The ticket of a request that is not acknowledged by quota.
@@ -177,30 +193,6 @@ impl Inbound {
         if self.answers.is_empty() {
             self.answers = VecDeque::new();
         }
-    }
-
-    fn topic(
-        &mut self,
-        publish: &mut Publish,
-        profile: &ServerProfile,
-    ) -> Result<TopicName, ProtocolError> {
-        let topic = publish.topic.take();
-        match publish.alias {
-            Some(alias) => self.aliases.resolve(topic, alias, profile.topic_alias_maximum),
-            None => topic.ok_or_else(ProtocolError::misplaced),
-        }
-    }
-
-    fn publish_unacknowledged(
-        &mut self,
-        message: Message,
-        profile: &ServerProfile,
-    ) -> Result<Event, ProtocolError> {
-        if let Some(reason) = profile.objection(&message) {
-            return Err(ProtocolError::new(reason, "MQTT-4.13.1-1"));
-        }
-        let ticket = self.ticket(Request::Unacknowledged);
-        Ok(Event::Publish { message, ticket })
     }
 
     /// A QoS 2 PUBLISH whose message the broker has already: it is acknowledged again and goes

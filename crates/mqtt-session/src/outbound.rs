@@ -301,6 +301,9 @@ impl Outbound {
 
     /// Chooses between topic and alias; `false` if the client does not take a packet that large.
     fn name_topic(&mut self, head: &mut PublishHead, message: &Message) -> bool {
+        if self.aliases.is_none() && self.maximum_packet_size == u32::MAX {
+            return true;
+        }
         let aliases = self.aliases.as_deref_mut();
         let known = aliases.and_then(|aliases| aliases.find(&message.topic));
         head.alias = known.map_or(AliasUse::None, AliasUse::Use);

@@ -1,7 +1,7 @@
 //! What a server offers its clients, and the checks that need nothing else.
 
 use bytestring::ByteString;
-use mqtt_codec::{Message, QoS, ReasonCode, ReceiveMaximum};
+use mqtt_codec::{PublishProperties, QoS, ReasonCode, ReceiveMaximum, TopicName};
 
 /// What this server offers; from configuration, one for all clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,13 +71,18 @@ impl Default for ServerProfile {
 }
 
 impl ServerProfile {
-    /// Why `message`, a PUBLISH or a will, is not taken although it is well-formed.
-    pub(crate) fn objection(&self, message: &Message) -> Option<ReasonCode> {
-        if !self.takes_levels(message.topic.as_str()) {
+    /// Why a message, by PUBLISH or by will, is not taken although it is well-formed.
+    pub(crate) fn objection(
+        &self,
+        topic: &TopicName,
+        payload: &[u8],
+        properties: &PublishProperties,
+    ) -> Option<ReasonCode> {
+        if !self.takes_levels(topic.as_str()) {
             return Some(ReasonCode::TopicNameInvalid);
         }
-        let text = || message.properties.payload_format() == Some(1);
-        if self.check_payload_format && text() && std::str::from_utf8(&message.payload).is_err() {
+        let text = || properties.payload_format() == Some(1);
+        if self.check_payload_format && text() && std::str::from_utf8(payload).is_err() {
             return Some(ReasonCode::PayloadFormatInvalid);
         }
         None

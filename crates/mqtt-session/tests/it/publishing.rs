@@ -221,6 +221,26 @@ fn input_rests_while_too_many_requests_are_open() {
     }
 }
 
+/// [MQTT-4.4.0-1] Repetitions within a connection are not for nothing.
+#[test]
+fn input_rests_when_repetitions_wait_in_line() {
+    let profile = ServerProfile { receive_maximum: maximum(3), ..ServerProfile::default() };
+    for version in VERSIONS {
+        let mut script = Script::with(&connect(version), profile.clone());
+        script.send(qos2(1, 1));
+        script.accept();
+        script.expect(pubrec(1));
+        script.send(qos1(2, 2));
+        for _ in 0..6 {
+            assert!(script.connection.accepts_input());
+            script.send(qos2(1, 1));
+        }
+        assert!(!script.connection.accepts_input());
+        script.accept();
+        assert!(script.connection.accepts_input());
+    }
+}
+
 /// A silence is not the client's if nobody listens.
 #[test]
 fn keep_alive_does_not_run_out_while_input_rests() {
