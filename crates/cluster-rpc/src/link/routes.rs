@@ -120,7 +120,9 @@ impl<'a, T: Send + 'static> Session<'a, T> {
 
     fn rejected(&self, reason: RejectReason, own: Incarnation) -> LinkError {
         match reason {
-            RejectReason::OldIncarnation | RejectReason::DeclaredDead => self.shared.fence(own),
+            RejectReason::OldIncarnation | RejectReason::DeclaredDead => {
+                self.shared.fence(own, reason);
+            }
             RejectReason::Protocol => {}
         }
         LinkError::Rejected(reason)

@@ -21,11 +21,14 @@ use self::waiters::Waiters;
 pub(crate) use self::waiters::{Wait, WaiterId};
 use super::view::{Verdict, Views};
 use crate::frame::{
-    Hello, Incarnation, Member, NodeId, PROTOCOL, RelayState, Route, RouteUp, View,
+    Hello, Incarnation, Member, NodeId, PROTOCOL, RejectReason, RelayState, Route, RouteUp, View,
 };
 use crate::route_feed::RouteFeed;
 use crate::route_log::{RouteLog, RouteSeq, Urgency};
 use crate::uplink::IntermediateState;
+
+/// First leap of an incarnation that is behind a later one of the same name, in microseconds.
+const FIRST_LEAP: u64 = 1_000_000;
 
 /// What is added to the lease: by then the other proxies use no intermediate that misses this one.
 const GRACE: Duration = Duration::from_secs(2);
@@ -38,6 +41,8 @@ pub(crate) struct Roster {
     names: Vec<Name>,
     entries: BTreeMap<SocketAddr, Entry>,
     views: Views<SocketAddr>,
+    /// How far the next incarnation is from one that was too old: doubles until one is not.
+    leap: u64,
     /// The endpoints last heard of, for the next Hello.
     known: Vec<Member>,
     waiters: Waiters,
@@ -124,6 +129,7 @@ impl Roster {
             names: names.iter().map(name).collect(),
             entries: BTreeMap::new(),
             views: Views::new(),
+            leap: FIRST_LEAP,
             known: Vec::new(),
             waiters: Waiters::default(),
         }
@@ -215,6 +221,7 @@ impl Roster {
         let Some(entry) = self.entries.get_mut(&address) else {
             return;
         };
+        self.leap = FIRST_LEAP;
         entry.phase = Phase::Up;
         entry.member = Some(member);
         entry.applied = deltas_from.and_then(|first| first.checked_sub(1));
@@ -276,12 +283,26 @@ impl Roster {
         entry.is_some_and(|entry| matches!(entry.phase, Phase::Standby { .. }))
     }
 
-    /// This life was declared dead: begin a new one. `None` if that was done already.
-    pub(crate) fn fence(&mut self, rejected: Incarnation, unix_micros: u64) -> Option<Incarnation> {
+    /// This life was declared dead or is too old: begin a new one. `None` if that was done already.
+    pub(crate) fn fence(
+        &mut self,
+        rejected: Incarnation,
+        reason: RejectReason,
+        unix_micros: u64,
+    ) -> Option<Incarnation> {
         if self.member.incarnation != rejected {
             return None;
         }
-        let new = Incarnation(unix_micros.max(rejected.0.saturating_add(1)));
+        // A clock that was set back must not keep this proxy out: how far is not told, so it leaps.
+        let step = match reason {
+            RejectReason::OldIncarnation => {
+                let leap = self.leap;
+                self.leap = leap.saturating_mul(2);
+                leap
+            }
+            RejectReason::DeclaredDead | RejectReason::Protocol => 1,
+        };
+        let new = Incarnation(unix_micros.max(rejected.0.saturating_add(step)));
         self.member.incarnation = new;
         self.known.retain(|member| member.node != self.member.node);
         for entry in self.entries.values_mut() {

@@ -15,7 +15,7 @@ use super::config::UplinkConfig;
 use super::event::Arrived;
 use super::metrics::{UplinkMetrics, count};
 use super::status::{IntermediateStatus, UplinkStatus};
-use crate::frame::{Incarnation, Lane, Member, NodeId, PublishDown, Route};
+use crate::frame::{Incarnation, Lane, Member, NodeId, PublishDown, RejectReason, Route};
 use crate::membership::{Roster, WaiterId};
 use crate::origin::{LinkId, Origin, OriginFrame, WindowLimits};
 use crate::route_log::RouteSeq;
@@ -158,9 +158,9 @@ impl<T> Shared<T> {
         self.views_changed.store(true, Ordering::Release);
     }
 
-    /// An intermediate has declared `rejected` dead: everything begins anew under a new incarnation.
-    pub(crate) fn fence(&self, rejected: Incarnation) {
-        let fenced = self.with_roster(|roster, _| roster.fence(rejected, unix_micros()));
+    /// An intermediate has turned `rejected` away: everything begins anew under a new incarnation.
+    pub(crate) fn fence(&self, rejected: Incarnation, reason: RejectReason) {
+        let fenced = self.with_roster(|roster, _| roster.fence(rejected, reason, unix_micros()));
         let Some(new) = fenced else { return };
         let parked = {
             let mut window = self.window.lock();
@@ -170,7 +170,7 @@ impl<T> Shared<T> {
             std::mem::take(&mut window.parked)
         };
         parked.into_iter().for_each(|(_, waker)| waker.wake());
-        tracing::warn!(rejected = rejected.0, new = new.0, "declared dead; begins a new life");
+        tracing::warn!(?reason, old = rejected.0, new = new.0, "turned away; begins a new life");
         count(&self.metrics.fenced, 1);
         self.serving.send_replace(false);
         self.fenced.store(new.0, Ordering::Release);

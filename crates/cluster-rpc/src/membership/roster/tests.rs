@@ -174,8 +174,10 @@ fn a_fenced_life_is_followed_by_a_later_one_once() {
     let view = View { state: RelayState::Serving, members };
     script.roster.handle_view(address(1), view, script.start);
     let end = script.roster.entries[&address(1)].session.as_ref().unwrap().end.clone();
-    assert_eq!(script.roster.fence(Incarnation(100), 50), Some(Incarnation(101)), "never back");
-    assert_eq!(script.roster.fence(Incarnation(100), 500), None, "known already");
+    let dead = RejectReason::DeclaredDead;
+    let new = script.roster.fence(Incarnation(100), dead, 50);
+    assert_eq!(new, Some(Incarnation(101)), "never back");
+    assert_eq!(script.roster.fence(Incarnation(100), dead, 500), None, "known already");
     assert!(end.is_cancelled());
     script.down(1, 1.0);
     let start = script.roster.begin(address(1), 9).unwrap();
@@ -183,7 +185,7 @@ fn a_fenced_life_is_followed_by_a_later_one_once() {
     let poll = script.roster.poll_route(address(1), 9, BeatDue::No, Waker::noop());
     let RoutePoll::Frame(RouteUp::Hello(hello)) = poll else { panic!("no hello") };
     assert_eq!(hello.known, [member("q", 5)], "nobody must wait for the dead life");
-    assert_eq!(script.roster.fence(Incarnation(101), 500), Some(Incarnation(500)));
+    assert_eq!(script.roster.fence(Incarnation(101), dead, 500), Some(Incarnation(500)));
 }
 
 #[test]
@@ -205,4 +207,17 @@ fn an_intermediate_is_allowed_while_it_serves() {
     script.down(1, 1.0);
     script.roster.settle(script.at(1.0));
     assert!(!*start.eligible.borrow());
+}
+
+#[test]
+fn a_proxy_whose_clock_was_set_back_an_hour_soon_has_a_newer_life() {
+    let mut script = Script::new(&["one"]);
+    let hour_ahead = 3_600 * 1_000_000;
+    let mut attempts = 0;
+    while script.roster.incarnation().0 <= hour_ahead {
+        let own = script.roster.incarnation();
+        script.roster.fence(own, RejectReason::OldIncarnation, 200).unwrap();
+        attempts += 1;
+    }
+    assert!(attempts <= 12, "{attempts}");
 }
