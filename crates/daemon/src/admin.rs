@@ -55,15 +55,9 @@ impl Health {
 
     /// The condition called `name`; it does not hold until it is set.
     pub fn condition(&self, name: &'static str) -> Condition {
-        let starting = || Reading {
-            ok: false,
-            detail: "starting".to_owned(),
-        };
+        let starting = || Reading { ok: false, detail: "starting".to_owned() };
         self.lock().entry(name).or_insert_with(starting);
-        Condition {
-            name,
-            health: self.clone(),
-        }
+        Condition { name, health: self.clone() }
     }
 
     /// Whether every condition holds.
@@ -73,18 +67,13 @@ impl Health {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Reading>> {
         // The map is whole between any two statements, so a panic elsewhere cannot spoil it.
-        self.conditions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.conditions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn to_json(&self) -> (bool, String) {
         let conditions = self.lock();
         let ready = conditions.values().all(|reading| reading.ok);
-        let answer = Readiness {
-            ready,
-            conditions: &conditions,
-        };
+        let answer = Readiness { ready, conditions: &conditions };
         let text = serde_json::to_string(&answer).expect("strings and booleans are JSON");
         (ready, text)
     }
@@ -93,18 +82,10 @@ impl Health {
 impl Condition {
     /// Says whether the condition holds, and why or since what. A change is logged.
     pub fn set(&self, ok: bool, detail: impl Into<String>) {
-        let reading = Reading {
-            ok,
-            detail: detail.into(),
-        };
+        let reading = Reading { ok, detail: detail.into() };
         let before = self.health.lock().insert(self.name, reading.clone());
         if before.is_none_or(|before| before.ok != ok) {
-            tracing::info!(
-                condition = self.name,
-                ok,
-                detail = reading.detail,
-                "readiness"
-            );
+            tracing::info!(condition = self.name, ok, detail = reading.detail, "readiness");
         }
     }
 }
@@ -141,11 +122,7 @@ pub fn serve_admin(
 
 async fn readyz(State(health): State<Health>) -> impl IntoResponse {
     let (ready, text) = health.to_json();
-    let status = if ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(header::CONTENT_TYPE, "application/json")], text)
 }
 
@@ -208,9 +185,6 @@ mod tests {
         assert!(answer.contains("sent_total 1\n# EOF\n"), "{answer}");
 
         shutdown.cancel();
-        tokio::time::timeout(Duration::from_secs(10), server)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), server).await.unwrap().unwrap();
     }
 }

@@ -114,11 +114,7 @@ pub struct Refused {
 impl Refused {
     /// A refusal of `value` at `key`; `expected` completes the sentence "must be ...".
     pub fn new(key: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            value: value.to_string(),
-            expected: expected.into(),
-        }
+        Self { key: key.into(), value: value.to_string(), expected: expected.into() }
     }
 }
 
@@ -145,20 +141,12 @@ where
     };
     let environment = std::env::vars_os()
         .map(|(name, value)| {
-            (
-                name.to_string_lossy().into_owned(),
-                value.to_string_lossy().into_owned(),
-            )
+            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
         })
         .collect();
     match load::<C>(program, &matches, &environment) {
         Ok(_) if matches.get_flag("check-config") => {
-            writeln!(
-                std::io::stdout(),
-                "{}: the configuration is valid",
-                program.name
-            )
-            .ok();
+            writeln!(std::io::stdout(), "{}: the configuration is valid", program.name).ok();
             Start::Exit(ExitCode::SUCCESS)
         }
         Ok(config) => Start::Run(config),
@@ -187,11 +175,7 @@ where
 impl Program {
     /// The environment variable of `key`.
     fn variable(&self, key: &str) -> String {
-        format!(
-            "{}_{}",
-            self.env_prefix,
-            key.replace('.', "__").to_uppercase()
-        )
+        format!("{}_{}", self.env_prefix, key.replace('.', "__").to_uppercase())
     }
 
     /// Every row, with the `_file` companions of the secrets written out.
@@ -207,10 +191,7 @@ impl Program {
                 key: format!("{}_file", opt.key),
                 help: format!("File that holds the value of `{}`", opt.key),
                 kind: OptKind::Text,
-                opt: Opt {
-                    default: "",
-                    ..*opt
-                },
+                opt: Opt { default: "", ..*opt },
             });
             std::iter::once(own).chain(file)
         })
@@ -247,19 +228,10 @@ where
 {
     let mut settings = Settings::from_defaults(program);
     let variable = format!("{}_CONFIG", program.env_prefix);
-    let mut files: Vec<String> = matches
-        .get_many("config")
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
+    let mut files: Vec<String> =
+        matches.get_many("config").into_iter().flatten().cloned().collect();
     if files.is_empty() {
-        files.extend(
-            environment
-                .get(&variable)
-                .filter(|path| !path.is_empty())
-                .cloned(),
-        );
+        files.extend(environment.get(&variable).filter(|path| !path.is_empty()).cloned());
     }
     for path in files {
         settings.read_file(path.as_ref())?;
@@ -271,12 +243,9 @@ where
             settings.set_text(&row, &texts, Source::Flag(row.flag()))?;
         }
     }
-    let config: C = settings
-        .decode()
-        .map_err(|(refused, from)| ConfigError::value(refused, from))?;
-    config
-        .validate()
-        .map_err(|refused| settings.refuse(refused))?;
+    let config: C =
+        settings.decode().map_err(|(refused, from)| ConfigError::value(refused, from))?;
+    config.validate().map_err(|refused| settings.refuse(refused))?;
     Ok(config)
 }
 
@@ -286,16 +255,12 @@ fn command(program: &Program) -> Command {
         .about(program.about)
         .version(env!("CARGO_PKG_VERSION"))
         .after_help(program.after_help)
-        .arg(
-            Arg::new("config")
-                .long("config")
-                .value_name("FILE")
-                .action(ArgAction::Append)
-                .help(format!(
-                    "TOML file with options; may be repeated, later files win [env: {}_CONFIG]",
-                    program.env_prefix
-                )),
-        )
+        .arg(Arg::new("config").long("config").value_name("FILE").action(ArgAction::Append).help(
+            format!(
+                "TOML file with options; may be repeated, later files win [env: {}_CONFIG]",
+                program.env_prefix
+            ),
+        ))
         .arg(
             Arg::new("check-config")
                 .long("check-config")
@@ -314,10 +279,7 @@ fn argument(program: &Program, row: &Row) -> Arg {
         help.push_str(&format!(" [{}]", row.opt.unit));
     }
     if !matches!(row.opt.default, "" | "[]" | "\"\"") {
-        help.push_str(&format!(
-            " [default: {}]",
-            row.opt.default.trim_matches('"')
-        ));
+        help.push_str(&format!(" [default: {}]", row.opt.default.trim_matches('"')));
     }
     help.push_str(&format!(" [env: {}]", program.variable(&row.key)));
     let section = match row.key.split_once('.') {
@@ -331,10 +293,9 @@ fn argument(program: &Program, row: &Row) -> Arg {
         .value_name(page::value_name(row));
     match row.kind {
         OptKind::List => arg.action(ArgAction::Append),
-        OptKind::Boolean => arg
-            .action(ArgAction::Set)
-            .num_args(0..=1)
-            .default_missing_value("true"),
+        OptKind::Boolean => {
+            arg.action(ArgAction::Set).num_args(0..=1).default_missing_value("true")
+        }
         OptKind::Text | OptKind::Integer | OptKind::Duration | OptKind::Size | OptKind::Secret => {
             arg.action(ArgAction::Set)
         }

@@ -39,14 +39,12 @@ pub fn stop_with_parent(shutdown: &CancellationToken) -> std::io::Result<()> {
     let shutdown = shutdown.clone();
     // A thread of its own: a read of standard input cannot be cancelled, so on the runtime it would
     // hold up the end of the process.
-    std::thread::Builder::new()
-        .name("parent".to_owned())
-        .spawn(move || {
-            let mut scratch = [0_u8; 64];
-            while matches!(std::io::stdin().read(&mut scratch), Ok(length) if length > 0) {}
-            tracing::info!("standard input ended: stopping with the parent process");
-            shutdown.cancel();
-        })?;
+    std::thread::Builder::new().name("parent".to_owned()).spawn(move || {
+        let mut scratch = [0_u8; 64];
+        while matches!(std::io::stdin().read(&mut scratch), Ok(length) if length > 0) {}
+        shutdown.cancel();
+        tracing::info!("standard input ended: stopping with the parent process");
+    })?;
     Ok(())
 }
 
@@ -55,11 +53,8 @@ async fn obey(mut terminate: Signal, mut interrupt: Signal, token: CancellationT
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     };
-    tracing::info!(
-        signal = name,
-        "stopping; a second signal ends the process at once"
-    );
     token.cancel();
+    tracing::info!(signal = name, "stopping; a second signal ends the process at once");
     let code = tokio::select! {
         _ = terminate.recv() => 143,
         _ = interrupt.recv() => 130,

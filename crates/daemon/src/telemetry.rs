@@ -84,14 +84,14 @@ pub enum LogsRefused {
 /// # Errors
 /// When the directives cannot be read, or the process already has logs.
 pub fn init_logs(config: &LogConfig) -> Result<(), LogsRefused> {
-    let filter = EnvFilter::try_new(&config.level).map_err(|source| LogsRefused::Level {
-        level: config.level.clone(),
-        source,
-    })?;
+    let filter = EnvFilter::try_new(&config.level)
+        .map_err(|source| LogsRefused::Level { level: config.level.clone(), source })?;
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would report a failed write on standard error, and panic where that is what failed.
+        .log_internal_errors(false)
         .with_ansi(!no_color && std::io::stderr().is_terminal());
     let result = match config.format {
         LogFormat::Text => subscriber.try_init(),

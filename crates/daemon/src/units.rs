@@ -53,9 +53,7 @@ impl FromStr for Period {
         let mut milliseconds: u64 = 0;
         loop {
             let (number, after) = leading_number(rest)?;
-            let end = after
-                .find(|c: char| c.is_ascii_digit())
-                .unwrap_or(after.len());
+            let end = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
             let (unit, next) = after.split_at(end);
             let factor = match unit.trim() {
                 "ms" => 1,
@@ -79,13 +77,7 @@ impl FromStr for Period {
 
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [
-            (86_400_000, "d"),
-            (3_600_000, "h"),
-            (60_000, "m"),
-            (1_000, "s"),
-            (1, "ms"),
-        ];
+        let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
         let mut left = self.0.as_millis();
         if left == 0 {
             return f.write_str("0s");
@@ -137,24 +129,15 @@ impl FromStr for ByteSize {
             "GB" => 1_000_000_000,
             _ => return Err(UnitError::UnknownUnit),
         };
-        number
-            .checked_mul(factor)
-            .map(Self)
-            .ok_or(UnitError::TooLarge)
+        number.checked_mul(factor).map(Self).ok_or(UnitError::TooLarge)
     }
 }
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [
-            (1 << 40, "TiB"),
-            (1 << 30, "GiB"),
-            (1 << 20, "MiB"),
-            (1 << 10, "KiB"),
-        ];
-        let fitting = units
-            .iter()
-            .find(|(factor, _)| self.0 != 0 && self.0.is_multiple_of(*factor));
+        let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        let fitting =
+            units.iter().find(|(factor, _)| self.0 != 0 && self.0.is_multiple_of(*factor));
         match fitting {
             Some((factor, unit)) => write!(f, "{}{unit}", self.0 / factor),
             None => write!(f, "{}B", self.0),
@@ -199,9 +182,7 @@ impl Visitor<'_> for ByteSizeVisitor {
 }
 
 fn leading_number(text: &str) -> Result<(u64, &str), UnitError> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, rest) = text.split_at(end);
     if digits.is_empty() {
         return Err(UnitError::NoNumber);
@@ -227,11 +208,7 @@ mod tests {
         ];
         for (text, milliseconds, printed) in cases {
             let period: Period = text.parse().unwrap();
-            assert_eq!(
-                period.duration(),
-                Duration::from_millis(milliseconds),
-                "{text}"
-            );
+            assert_eq!(period.duration(), Duration::from_millis(milliseconds), "{text}");
             assert_eq!(period.to_string(), printed);
         }
     }
@@ -270,9 +247,6 @@ mod tests {
             assert_eq!(size.to_string(), printed);
         }
         assert_eq!("64Kib".parse::<ByteSize>(), Err(UnitError::UnknownUnit));
-        assert_eq!(
-            "20000000000GiB".parse::<ByteSize>(),
-            Err(UnitError::TooLarge)
-        );
+        assert_eq!("20000000000GiB".parse::<ByteSize>(), Err(UnitError::TooLarge));
     }
 }

@@ -36,21 +36,11 @@ impl fmt::Display for Source {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfigError {
     #[error("cannot read the file {}: {error}", path.display())]
-    Unreadable {
-        path: PathBuf,
-        error: std::io::Error,
-    },
+    Unreadable { path: PathBuf, error: std::io::Error },
     #[error("the file {} is not TOML: {error}", path.display())]
-    NotToml {
-        path: PathBuf,
-        error: Box<toml::de::Error>,
-    },
+    NotToml { path: PathBuf, error: Box<toml::de::Error> },
     #[error("{key} (from {from}): there is no such option{hint}")]
-    Unknown {
-        key: String,
-        from: Source,
-        hint: String,
-    },
+    Unknown { key: String, from: Source, hint: String },
     #[error("{} = {} (from {from}): must be {}", refused.key, refused.value, refused.expected)]
     Value { refused: Refused, from: Source },
 }
@@ -77,10 +67,7 @@ impl<'p> Settings<'p> {
         let mut values = BTreeMap::new();
         for opt in program.options.iter().filter(|opt| !opt.default.is_empty()) {
             let text = format!("v = {}", opt.default);
-            let value = text
-                .parse::<Table>()
-                .ok()
-                .and_then(|mut table| table.remove("v"));
+            let value = text.parse::<Table>().ok().and_then(|mut table| table.remove("v"));
             let value = value.expect("a default in the table of options is written as TOML");
             values.insert(opt.key.to_owned(), (value, Source::Default));
         }
@@ -89,20 +76,15 @@ impl<'p> Settings<'p> {
 
     /// Lays a TOML file over what is there.
     pub(super) fn read_file(&mut self, path: &Path) -> Result<(), ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            error,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         let table: Table = text.parse().map_err(|error| ConfigError::NotToml {
             path: path.to_owned(),
             error: Box::new(error),
         })?;
         let from = Source::File(path.to_owned());
-        let rows: BTreeMap<String, Row> = self
-            .program
-            .rows()
-            .map(|row| (row.key.clone(), row))
-            .collect();
+        let rows: BTreeMap<String, Row> =
+            self.program.rows().map(|row| (row.key.clone(), row)).collect();
         let mut found = Vec::new();
         flatten("", table, &rows, &mut found);
         for (key, value) in found {
@@ -124,25 +106,17 @@ impl<'p> Settings<'p> {
         environment: &BTreeMap<String, String>,
     ) -> Result<(), ConfigError> {
         let prefix = format!("{}_", self.program.env_prefix);
-        let rows: BTreeMap<String, Row> = self
-            .program
-            .rows()
-            .map(|row| (self.program.variable(&row.key), row))
-            .collect();
-        let ours = environment
-            .iter()
-            .filter(|(name, text)| name.starts_with(&prefix) && !text.is_empty());
+        let rows: BTreeMap<String, Row> =
+            self.program.rows().map(|row| (self.program.variable(&row.key), row)).collect();
+        let ours =
+            environment.iter().filter(|(name, text)| name.starts_with(&prefix) && !text.is_empty());
         for (name, text) in ours {
             let from = Source::Variable(name.clone());
             if let Some(row) = rows.get(name) {
                 self.set_text(row, &[text], from)?;
             } else if let Some(near) = nearest::near_miss(name, rows.keys().map(String::as_str)) {
                 let hint = format!("; did you mean {near}?");
-                return Err(ConfigError::Unknown {
-                    key: name.clone(),
-                    from,
-                    hint,
-                });
+                return Err(ConfigError::Unknown { key: name.clone(), from, hint });
             }
         }
         Ok(())
@@ -165,9 +139,7 @@ impl<'p> Settings<'p> {
         for (key, (value, _)) in &self.values {
             place(&mut table, key, value.clone());
         }
-        Value::Table(table)
-            .try_into()
-            .map_err(|error| self.undecodable(&error))
+        Value::Table(table).try_into().map_err(|error| self.undecodable(&error))
     }
 
     /// A refusal by the configuration itself, with its source; a secret is not shown.
@@ -180,16 +152,11 @@ impl<'p> Settings<'p> {
     }
 
     fn source(&self, key: &str) -> Source {
-        self.values
-            .get(key)
-            .map_or(Source::Default, |(_, from)| from.clone())
+        self.values.get(key).map_or(Source::Default, |(_, from)| from.clone())
     }
 
     fn is_secret(&self, key: &str) -> bool {
-        self.program
-            .options
-            .iter()
-            .any(|opt| opt.key == key && opt.kind == OptKind::Secret)
+        self.program.options.iter().any(|opt| opt.key == key && opt.kind == OptKind::Secret)
     }
 
     fn set(&mut self, row: &Row, value: Value, from: Source) -> Result<(), ConfigError> {
@@ -212,8 +179,7 @@ impl<'p> Settings<'p> {
             ConfigError::value(refused, from.clone())
         })?;
         let content = text.trim_end_matches(['\r', '\n']).to_owned();
-        self.values
-            .insert(secret.to_owned(), (Value::String(content), from));
+        self.values.insert(secret.to_owned(), (Value::String(content), from));
         Ok(())
     }
 
@@ -226,11 +192,7 @@ impl<'p> Settings<'p> {
             .find_map(|line| line.strip_prefix("in `")?.strip_suffix('`'))
             .unwrap_or_default();
         let shown = self.values.get(key).map_or_else(String::new, |(value, _)| {
-            let kind = if self.is_secret(key) {
-                OptKind::Secret
-            } else {
-                OptKind::Text
-            };
+            let kind = if self.is_secret(key) { OptKind::Secret } else { OptKind::Text };
             value::shown(kind, value)
         });
         let expected = format!("a value that is understood ({})", error.message());
@@ -246,11 +208,7 @@ fn flatten(
     found: &mut Vec<(String, Value)>,
 ) {
     for (name, value) in table {
-        let key = if prefix.is_empty() {
-            name
-        } else {
-            format!("{prefix}.{name}")
-        };
+        let key = if prefix.is_empty() { name } else { format!("{prefix}.{name}") };
         let section = format!("{key}.");
         let is_section = rows.keys().any(|row| row.starts_with(&section));
         match value {
@@ -271,16 +229,12 @@ fn place(table: &mut Table, key: &str, value: Value) {
         table.insert(key.to_owned(), value);
         return;
     };
-    let entry = table
-        .entry(section.to_owned())
-        .or_insert_with(|| Value::Table(Table::new()));
+    let entry = table.entry(section.to_owned()).or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(inner) = entry {
         place(inner, rest, value);
     }
 }
 
 fn hint<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> String {
-    nearest::nearest(key, known)
-        .map(|near| format!("; did you mean {near}?"))
-        .unwrap_or_default()
+    nearest::nearest(key, known).map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }

@@ -24,13 +24,7 @@ static PROGRAM: Program = Program {
 };
 
 const fn opt(key: &'static str, default: &'static str, unit: &'static str, kind: OptKind) -> Opt {
-    Opt {
-        key,
-        default,
-        unit,
-        help: "What | it does",
-        kind,
-    }
+    Opt { key, default, unit, help: "What | it does", kind }
 }
 
 #[derive(Debug, Deserialize)]
@@ -64,17 +58,8 @@ impl Validate for Config {
         if !(1..=65_535).contains(&maximum) {
             return Err(Refused::new("mqtt.receive_maximum", maximum, "1 to 65535"));
         }
-        if self
-            .cluster
-            .token
-            .as_ref()
-            .is_some_and(|token| token.reveal().len() < 4)
-        {
-            return Err(Refused::new(
-                "cluster.token",
-                "abc",
-                "at least 4 characters",
-            ));
+        if self.cluster.token.as_ref().is_some_and(|token| token.reveal().len() < 4) {
+            return Err(Refused::new("cluster.token", "abc", "at least 4 characters"));
         }
         self.log.validate()
     }
@@ -85,14 +70,10 @@ fn config(file: &str, variables: &[(&str, &str)], flags: &[&str]) -> Result<Conf
     let mut written = tempfile::NamedTempFile::new().unwrap();
     written.write_all(file.as_bytes()).unwrap();
     let path = written.path().to_str().unwrap().to_owned();
-    let args = ["example-server", "--config", &path]
-        .into_iter()
-        .chain(flags.iter().copied());
+    let args = ["example-server", "--config", &path].into_iter().chain(flags.iter().copied());
     let matches = command(&PROGRAM).try_get_matches_from(args).unwrap();
-    let environment = variables
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
+    let environment =
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     load(&PROGRAM, &matches, &environment).map_err(|error| error.to_string().replace(&path, "FILE"))
 }
 
@@ -116,10 +97,8 @@ fn defaults_alone_make_a_configuration() {
 #[test]
 fn each_layer_wins_over_the_one_before() {
     let file = "[mqtt]\nreceive_maximum = 1\npacket_size = 2048\n[cluster]\nlease = \"1s\"";
-    let variables = [
-        ("CAUSEWAY_MQTT__RECEIVE_MAXIMUM", "2"),
-        ("CAUSEWAY_MQTT__PACKET_SIZE", "4KiB"),
-    ];
+    let variables =
+        [("CAUSEWAY_MQTT__RECEIVE_MAXIMUM", "2"), ("CAUSEWAY_MQTT__PACKET_SIZE", "4KiB")];
     let read = config(file, &variables, &["--mqtt-receive-maximum", "3"]).unwrap();
     assert_eq!(read.mqtt.receive_maximum, 3);
     assert_eq!(read.mqtt.packet_size.bytes(), 4096);
@@ -142,12 +121,7 @@ fn lists_are_separated_by_commas_and_flags_are_repeatable() {
     let variables = [("CAUSEWAY_CLUSTER__INTERMEDIATES", "a:1, b:2")];
     let read = config("", &variables, &[]).unwrap();
     assert_eq!(read.cluster.intermediates, ["a:1", "b:2"]);
-    let flags = [
-        "--cluster-intermediates",
-        "c:3,d:4",
-        "--cluster-intermediates",
-        "e:5",
-    ];
+    let flags = ["--cluster-intermediates", "c:3,d:4", "--cluster-intermediates", "e:5"];
     let read = config("", &variables, &flags).unwrap();
     assert_eq!(read.cluster.intermediates, ["c:3", "d:4", "e:5"]);
     let read = config("cluster.intermediates = [\"f:6\"]", &[], &[]).unwrap();
@@ -156,21 +130,9 @@ fn lists_are_separated_by_commas_and_flags_are_repeatable() {
 
 #[test]
 fn a_boolean_flag_stands_alone_or_takes_its_value() {
-    assert!(
-        config("", &[], &["--exit-with-parent"])
-            .unwrap()
-            .exit_with_parent
-    );
-    assert!(
-        config("", &[], &["--exit-with-parent", "true"])
-            .unwrap()
-            .exit_with_parent
-    );
-    let off = config(
-        "exit_with_parent = true",
-        &[],
-        &["--exit-with-parent", "false"],
-    );
+    assert!(config("", &[], &["--exit-with-parent"]).unwrap().exit_with_parent);
+    assert!(config("", &[], &["--exit-with-parent", "true"]).unwrap().exit_with_parent);
+    let off = config("exit_with_parent = true", &[], &["--exit-with-parent", "false"]);
     assert!(!off.unwrap().exit_with_parent);
 }
 
@@ -205,12 +167,7 @@ fn refusals_name_key_value_source_and_what_would_be_right() {
             "mqtt.receive_maximum = \"many\" (from the flag --mqtt-receive-maximum): must be a \
              whole number, not negative",
         ),
-        Case(
-            "mqtt = 3",
-            &[],
-            &[],
-            "mqtt (from the file FILE): there is no such option",
-        ),
+        Case("mqtt = 3", &[], &[], "mqtt (from the file FILE): there is no such option"),
         Case(
             "[mqtt]\nrecieve_maximum = 5",
             &[],
@@ -256,10 +213,7 @@ fn refusals_name_key_value_source_and_what_would_be_right() {
 #[test]
 fn text_that_is_not_toml_is_refused_with_its_line() {
     let message = config("[mqtt\n", &[], &[]).unwrap_err();
-    assert!(
-        message.starts_with("the file FILE is not TOML: "),
-        "{message}"
-    );
+    assert!(message.starts_with("the file FILE is not TOML: "), "{message}");
     assert!(message.contains("line 1"), "{message}");
 }
 
@@ -303,10 +257,7 @@ fn the_reference_lists_every_option_once() {
 | `--mqtt-receive-maximum` | `CAUSEWAY_MQTT__RECEIVE_MAXIMUM` | `mqtt.receive_maximum` | `1024` | messages | What \\| it does |
 ";
     assert!(page.starts_with(expected), "{page}");
-    assert!(
-        page.contains("| `--cluster-token-file` | `CAUSEWAY_CLUSTER__TOKEN_FILE` |"),
-        "{page}"
-    );
+    assert!(page.contains("| `--cluster-token-file` | `CAUSEWAY_CLUSTER__TOKEN_FILE` |"), "{page}");
     assert_eq!(page.lines().count(), PROGRAM.options.len() + 3);
 }
 
@@ -320,11 +271,7 @@ fn help_shows_flag_default_unit_and_variable() {
 #[test]
 fn configure_refuses_with_exit_code_2_and_checks_with_0() {
     let run = |flags: &[&str]| {
-        let args = ["example-server"]
-            .iter()
-            .chain(flags)
-            .map(OsString::from)
-            .collect::<Vec<_>>();
+        let args = ["example-server"].iter().chain(flags).map(OsString::from).collect::<Vec<_>>();
         configure::<Config>(&PROGRAM, args.into_iter())
     };
     let code = |start: Start<Config>| match start {

@@ -18,12 +18,7 @@ pub(super) fn from_texts(kind: OptKind, texts: &[&str]) -> Value {
     }
     let text = texts.last().copied().unwrap_or_default();
     let parsed = match kind {
-        OptKind::Integer => text
-            .trim()
-            .replace('_', "")
-            .parse()
-            .ok()
-            .map(Value::Integer),
+        OptKind::Integer => text.trim().replace('_', "").parse().ok().map(Value::Integer),
         OptKind::Boolean => text.trim().parse().ok().map(Value::Boolean),
         OptKind::Text | OptKind::List | OptKind::Duration | OptKind::Size | OptKind::Secret => None,
     };
@@ -36,12 +31,8 @@ pub(super) fn check(kind: OptKind, value: &Value) -> Result<(), String> {
         OptKind::Text | OptKind::Secret => value.is_str(),
         OptKind::Integer => value.as_integer().is_some_and(|number| number >= 0),
         OptKind::Boolean => value.is_bool(),
-        OptKind::List => value
-            .as_array()
-            .is_some_and(|items| items.iter().all(Value::is_str)),
-        OptKind::Duration => value
-            .as_str()
-            .is_some_and(|text| text.parse::<Period>().is_ok()),
+        OptKind::List => value.as_array().is_some_and(|items| items.iter().all(Value::is_str)),
+        OptKind::Duration => value.as_str().is_some_and(|text| text.parse::<Period>().is_ok()),
         OptKind::Size => match value {
             Value::Integer(bytes) => *bytes >= 0,
             Value::String(text) => text.parse::<ByteSize>().is_ok(),
@@ -52,11 +43,7 @@ pub(super) fn check(kind: OptKind, value: &Value) -> Result<(), String> {
             | Value::Table(_) => false,
         },
     };
-    if fits {
-        Ok(())
-    } else {
-        Err(expected(kind).to_owned())
-    }
+    if fits { Ok(()) } else { Err(expected(kind).to_owned()) }
 }
 
 /// `value` as its reader would write it in TOML; a secret is not shown.
