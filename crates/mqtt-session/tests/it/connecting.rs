@@ -34,7 +34,7 @@ fn an_authentication_method_is_refused() {
     assert_eq!(reason, ReasonCode::BadAuthenticationMethod);
 }
 
-/// [MQTT-3.1.3-6] [MQTT-3.1.3-8], and [MQTT-3.1.3-7] [MQTT-3.1.3-8] of MQTT 3.1.1.
+/// [MQTT-3.1.3-6] [MQTT-3.1.3-8] [MQTT311-3.1.3-7] [MQTT311-3.1.3-8]
 #[test]
 fn an_empty_client_id_is_allowed_where_the_version_allows_it() {
     let allowed = [

@@ -1,3 +1,5 @@
+//! The queue of one session: its limits, its order, who is woken.
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
