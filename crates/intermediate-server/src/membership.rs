@@ -9,37 +9,36 @@ use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{Incarnation, Member, NodeId, RejectReason};
 
-/// This many nodes are remembered after their end.
+/// This many lives are remembered after their end.
 const MOST_RETIRED: usize = 4_096;
 
-/// The newest life of each node that was declared dead.
+/// The lives that are over: declared dead, or replaced by a newer one. By life and not by node, so
+/// that a machine whose clock was set back is not locked out.
 #[derive(Debug, Default)]
 pub(crate) struct Retired {
-    newest: HashMap<NodeId, Incarnation>,
+    members: HashSet<Member>,
     /// The oldest first: forgotten first.
-    order: VecDeque<NodeId>,
+    order: VecDeque<Member>,
 }
 
 impl Retired {
     pub(crate) fn insert(&mut self, member: Member) {
-        let newest = self.newest.entry(member.node.clone()).or_insert_with(|| {
-            self.order.push_back(member.node);
-            member.incarnation
-        });
-        *newest = member.incarnation.max(*newest);
+        if !self.members.insert(member.clone()) {
+            return;
+        }
+        self.order.push_back(member);
         if self.order.len() > MOST_RETIRED
-            && let Some(node) = self.order.pop_front()
+            && let Some(oldest) = self.order.pop_front()
         {
-            self.newest.remove(&node);
+            self.members.remove(&oldest);
         }
     }
 
     /// Whether `member` may speak, as far as the dead are concerned.
     pub(crate) fn check(&self, member: &Member) -> Result<(), RejectReason> {
-        match self.newest.get(&member.node) {
-            Some(dead) if member.incarnation == *dead => Err(RejectReason::DeclaredDead),
-            Some(dead) if member.incarnation < *dead => Err(RejectReason::OldIncarnation),
-            Some(_) | None => Ok(()),
+        match self.members.contains(member) {
+            true => Err(RejectReason::DeclaredDead),
+            false => Ok(()),
         }
     }
 }
