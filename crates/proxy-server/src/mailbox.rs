@@ -268,8 +268,10 @@ impl Inner {
         }
     }
 
+    /// An empty queue takes any message: the largest packet must reach a client that keeps up.
     fn is_full(&self, weight: usize) -> bool {
-        self.queue.len() >= self.limits.messages || self.bytes + weight > self.limits.bytes
+        self.queue.len() >= self.limits.messages
+            || (!self.queue.is_empty() && self.bytes + weight > self.limits.bytes)
     }
 
     /// A small message that waits must not keep the whole buffer alive that it was read in. Runs of messages from one
