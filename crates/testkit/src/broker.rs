@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 
 use mqtt_codec::{Connect, Version};
 use proxy_server::{Config, Listeners, Node, Stats};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{RawClient, connect_packet};
@@ -18,6 +19,7 @@ use crate::{RawClient, connect_packet};
 pub struct Broker {
     node: Node,
     address: SocketAddr,
+    admin: SocketAddr,
     stop: DropGuard,
 }
 
@@ -45,19 +47,20 @@ impl Broker {
     ///
     /// When it does not start.
     pub async fn start(configure: impl FnOnce(&mut Config)) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let mut config = Config::default();
         configure(&mut config);
-        Self::listening(config, listener)
+        Self::listening(config, free_port().await).await
     }
 
     /// A proxy that serves on `listener`.
-    pub(crate) fn listening(config: Config, listener: TcpListener) -> Self {
+    pub(crate) async fn listening(config: Config, listener: TcpListener) -> Self {
         let address = listener.local_addr().expect("a bound listener has an address");
+        let http = free_port().await;
+        let admin = http.local_addr().expect("a bound listener has an address");
         let shutdown = CancellationToken::new();
-        let listeners = Listeners { mqtt: vec![listener], admin: None };
+        let listeners = Listeners { mqtt: vec![listener], admin: Some(http) };
         let node = Node::start(config, listeners, shutdown.clone()).expect("a proxy starts");
-        Self { node, address, stop: shutdown.drop_guard() }
+        Self { node, address, admin, stop: shutdown.drop_guard() }
     }
 
     /// Where clients connect.
@@ -70,6 +73,20 @@ impl Broker {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.node.stats()
+    }
+
+    /// What its HTTP interface answers to a GET of `path`: status line, headers and body.
+    ///
+    /// # Panics
+    ///
+    /// When it does not answer.
+    pub async fn http(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin).await.expect("the interface listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("the request is taken");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("the answer is text");
+        answer
     }
 
     /// Waits until it serves, as a node of a cluster.
@@ -114,4 +131,8 @@ impl Broker {
     fn assert_sound(&self) {
         assert_eq!(self.node.stats().panics, 0, "a client task of the proxy panicked");
     }
+}
+
+async fn free_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port")
 }

@@ -1,15 +1,17 @@
 //! A whole cluster in this process: proxies and intermediates with real gRPC between them.
 //!
-//! Every node has a port the system chose and keeps it when it is restarted. Ends when dropped.
+//! Every node has a port the system chose and keeps it when it is restarted. Each intermediate has a
+//! runtime of its own, so that it can end at any point without a last word. Ends when dropped.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use intermediate_server::{Listeners, Node};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Broker, LinkProxy};
+use crate::{Broker, DEADLINE, LinkProxy};
 
 /// How a cluster is to be built.
 pub struct Plan {
@@ -29,7 +31,15 @@ pub struct Cluster {
 
 struct Intermediate {
     address: SocketAddr,
-    running: Option<(Node, DropGuard)>,
+    running: Option<Running>,
+}
+
+/// A running intermediate.
+struct Running {
+    node: Node,
+    stop: DropGuard,
+    /// Taken when it ends: a runtime must not be dropped by a task.
+    runtime: Option<Runtime>,
 }
 
 struct Proxy {
@@ -74,7 +84,7 @@ impl Plan {
         for number in 0..intermediates {
             let listener = bind("127.0.0.1:0".parse().expect("an address")).await;
             let address = listener.local_addr().expect("a bound listener has an address");
-            let running = Some(cluster.run_intermediate(number, listener));
+            let running = Some(cluster.run_intermediate(number, listener).await);
             cluster.intermediates.push(Intermediate { address, running });
         }
         for _ in 0..proxies {
@@ -123,8 +133,7 @@ impl Cluster {
     /// When it was stopped, or there are not as many.
     #[must_use]
     pub fn intermediate(&self, number: usize) -> &Node {
-        let (node, _) = self.intermediates[number].running.as_ref().expect("it was not stopped");
-        node
+        &self.intermediates[number].running.as_ref().expect("it was not stopped").node
     }
 
     /// The cable between a proxy and an intermediate.
@@ -149,7 +158,7 @@ impl Cluster {
         let listener = bind("127.0.0.1:0".parse().expect("an address")).await;
         let address = listener.local_addr().expect("a bound listener has an address");
         self.proxies.push(Proxy { address, links, running: None });
-        let broker = self.run_proxy(number, listener);
+        let broker = self.run_proxy(number, listener).await;
         self.proxies[number].running = Some(broker);
         number
     }
@@ -171,7 +180,7 @@ impl Cluster {
     pub async fn restart_proxy(&mut self, number: usize) {
         assert!(self.proxies[number].running.is_none(), "it runs");
         let listener = bind(self.proxies[number].address).await;
-        let broker = self.run_proxy(number, listener);
+        let broker = self.run_proxy(number, listener).await;
         self.proxies[number].running = Some(broker);
     }
 
@@ -181,9 +190,21 @@ impl Cluster {
     ///
     /// When it was stopped before.
     pub async fn stop_intermediate(&mut self, number: usize) {
-        let (node, stop) = self.intermediates[number].running.take().expect("it was not stopped");
-        drop(stop);
-        node.join().await.expect("it stops without a panic");
+        let running = self.intermediates[number].running.take().expect("it was not stopped");
+        running.stop().await;
+    }
+
+    /// Ends an intermediate in the middle of whatever it does, as SIGKILL would: its sockets close and
+    /// nothing else happens.
+    ///
+    /// # Panics
+    ///
+    /// When it was stopped before.
+    pub async fn kill_intermediate(&mut self, number: usize) {
+        let mut running = self.intermediates[number].running.take().expect("it was not stopped");
+        let runtime = running.runtime.take().expect("it has not ended");
+        let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE));
+        ended.await.expect("a runtime ends without a panic");
     }
 
     /// Starts an intermediate again, with empty memory, on its port.
@@ -194,31 +215,55 @@ impl Cluster {
     pub async fn restart_intermediate(&mut self, number: usize) {
         assert!(self.intermediates[number].running.is_none(), "it runs");
         let listener = bind(self.intermediates[number].address).await;
-        let running = self.run_intermediate(number, listener);
+        let running = self.run_intermediate(number, listener).await;
         self.intermediates[number].running = Some(running);
     }
 
-    fn run_proxy(&self, number: usize, listener: TcpListener) -> Broker {
+    async fn run_proxy(&self, number: usize, listener: TcpListener) -> Broker {
         let mut config = proxy_server::Config::default();
         config.node_id = format!("proxy-{number}");
         let links = self.proxies[number].links.iter().map(LinkProxy::address);
         let direct = self.intermediates.iter().map(|intermediate| intermediate.address);
-        let addresses: Vec<_> =
-            if self.plan.linked { links.collect() } else { direct.collect() };
+        let addresses: Vec<_> = if self.plan.linked { links.collect() } else { direct.collect() };
         config.cluster.intermediates = addresses.iter().map(SocketAddr::to_string).collect();
         (self.plan.configure_proxy)(&mut config);
-        Broker::listening(config, listener)
+        Broker::listening(config, listener).await
     }
 
-    fn run_intermediate(&self, number: usize, grpc: TcpListener) -> (Node, DropGuard) {
+    async fn run_intermediate(&self, number: usize, grpc: TcpListener) -> Running {
         let mut config = intermediate_server::Config::default();
         config.node_id = format!("intermediate-{number}");
         config.start_grace = Duration::ZERO.into();
         (self.plan.configure_intermediate)(&mut config);
+        // A socket belongs to the runtime it was made in.
+        let grpc = grpc.into_std().expect("a bound listener can be handed over");
         let shutdown = CancellationToken::new();
-        let listeners = Listeners { grpc, admin: None };
-        let node = Node::start(config, listeners, shutdown.clone());
-        (node.expect("an intermediate starts"), shutdown.drop_guard())
+        let stop = shutdown.clone().drop_guard();
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.expect("a thread can be started");
+        let started = runtime.spawn(async move {
+            let grpc = TcpListener::from_std(grpc).expect("a bound listener can be taken over");
+            Node::start(config, Listeners { grpc, admin: None }, shutdown)
+        });
+        let node = started.await.expect("a start does not panic");
+        Running { node: node.expect("an intermediate starts"), stop, runtime: Some(runtime) }
+    }
+}
+
+impl Running {
+    async fn stop(mut self) {
+        let runtime = self.runtime.take();
+        let Self { node, stop, .. } = self;
+        drop(stop);
+        node.join().await.expect("it stops without a panic");
+        runtime.into_iter().for_each(Runtime::shutdown_background);
+    }
+}
+
+impl Drop for Intermediate {
+    fn drop(&mut self) {
+        let runtime = self.running.take().and_then(|mut running| running.runtime.take());
+        runtime.into_iter().for_each(Runtime::shutdown_background);
     }
 }
 
