@@ -1,0 +1,16 @@
+//! Whole clusters: what is promised across proxies, when nothing fails and when something does.
+//!
+//! - `delivery`, `faults`: servers in this process, over real gRPC
+//! - `processes`: the real binary; `foreign`: clients of others, which must be installed
+//! - `load`, `support`: what these are written with
+
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "a packet that was not expected fails the test, whatever it is"
+)]
+
+mod delivery;
+mod faults;
+mod foreign;
+mod load;
+mod support;
