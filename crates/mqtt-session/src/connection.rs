@@ -165,11 +165,17 @@ impl Connection {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.shrink();
         if !self.accepts_input() {
-            self.heard_at = now; // It may well have spoken: nobody listened.
+            self.excuse_silence(now);
         }
         if self.poll_timeout().is_some_and(|deadline| deadline <= now) {
             self.close(ReasonCode::KeepAliveTimeout);
         }
+    }
+
+    /// The client's silence up to `now` says nothing, for nobody listened: call it when the task
+    /// has not read, for reasons other than [`accepts_input`](Self::accepts_input).
+    pub fn excuse_silence(&mut self, now: Instant) {
+        self.heard_at = now;
     }
 
     /// Ends the connection from this side, with a DISCONNECT if the version has one for it.

@@ -47,8 +47,9 @@ pub enum Event {
 /// It belongs to the connection that made it, and outlives it in one case: the answer to a QoS 2
 /// PUBLISH is still needed when the connection ended before it came. Give it to the session's
 /// next connection, or to [`Session::complete`](crate::Session::complete) while there is none;
-/// until then the client's repetition of that message is not acknowledged. Any other ticket of
-/// an earlier connection is ignored.
+/// until then the client's repetition of that message is not acknowledged, and goes nowhere. So
+/// complete with an error what the broker has not taken and will not. Any other ticket of an
+/// earlier connection is ignored.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a request that is never completed holds back its client"]
 pub struct Ticket {

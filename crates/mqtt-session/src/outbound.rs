@@ -84,9 +84,9 @@ impl Outbound {
 
     /// How many QoS 1 and 2 deliveries may be handed in.
     pub(crate) fn window(&self, in_flight: &InFlightTable) -> usize {
-        if self.unsent > 0 {
-            return 0; // Older messages come first [MQTT-4.6.0-5].
-        }
+        // Older messages that wait to be sent again come first: they take all quota there is
+        // [MQTT-4.6.0-5].
+        debug_assert!(self.unsent == 0 || self.quota == 0);
         let room = usize::from(self.inflight_maximum).saturating_sub(in_flight.len());
         room.min(usize::from(self.quota))
     }
@@ -213,8 +213,9 @@ impl Outbound {
     /// Queues any packet that is neither a PUBLISH nor its acknowledgement, unless it is larger
     /// than the client takes. Whether it was queued.
     pub(crate) fn push(&mut self, packet: Packet) -> bool {
+        // [MQTT-3.1.2-24]
         let fits =
-            self.maximum_packet_size == u32::MAX || self.fits(packet.encoded_len(self.version)); // [MQTT-3.1.2-24]
+            self.maximum_packet_size == u32::MAX || self.fits(packet.encoded_len(self.version));
         if fits {
             self.queue.push_back(Queued::Other(Box::new(packet)));
         }

@@ -136,9 +136,7 @@ fn successor(last: u16) -> Option<PacketId> {
     PacketId::new(last.wrapping_add(1).max(1))
 }
 
-/// How many identifiers are given out from `first` to `other`.
-fn distance(first: PacketId, other: PacketId) -> u32 {
-    let (first, other) = (u32::from(first.value()), u32::from(other.value()));
-    // Identifiers wrap after 65,535, for there is no 0.
-    (other + 65_535 - first) % 65_535
+/// How far `other` was given out behind `first`.
+fn distance(first: PacketId, other: PacketId) -> u16 {
+    other.value().wrapping_sub(first.value())
 }

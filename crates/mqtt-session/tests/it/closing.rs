@@ -123,6 +123,20 @@ fn an_early_timeout_does_no_harm() {
     assert_eq!(script.connection.poll_timeout(), Some(first + secs(80)));
 }
 
+/// The task did not read for reasons of its own.
+#[test]
+fn a_silence_to_which_nobody_listened_is_excused() {
+    let mut script = Script::with(&with_will(Version::V5), ServerProfile::default());
+    script.now += secs(90);
+    script.connection.excuse_silence(script.now);
+    script.connection.handle_timeout(script.now);
+    assert_eq!(script.connection.closed(), None);
+    script.advance(secs(89));
+    assert_eq!(script.connection.closed(), None);
+    script.advance(secs(1));
+    script.expect_farewell(ReasonCode::KeepAliveTimeout);
+}
+
 #[test]
 fn packets_of_a_server_are_a_protocol_error() {
     let packets = [

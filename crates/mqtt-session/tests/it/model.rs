@@ -402,8 +402,12 @@ fn run(version: Version, steps: Vec<Step>) {
     world.check();
 }
 
+fn histories() -> ProptestConfig {
+    ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(histories())]
 
     #[test]
     fn nothing_is_lost_or_doubled_in_mqtt5(steps in proptest::collection::vec(step(), 1..250)) {
