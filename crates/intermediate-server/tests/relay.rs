@@ -28,6 +28,7 @@ impl Intermediate {
         let mut config = Config {
             node_id: "relay".to_owned(),
             start_grace: Duration::ZERO.into(),
+            drain: Duration::from_millis(500).into(),
             ..Config::default()
         };
         change(&mut config);
