@@ -18,10 +18,10 @@ use mqtt_codec::{
 const BATCH: usize = 64;
 
 /// Batches per round.
-const BATCHES: usize = 2_000;
+const BATCHES: usize = 100;
 
 /// A figure is the best of this many rounds.
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 100;
 
 struct Case {
     name: &'static str,
@@ -32,10 +32,7 @@ struct Case {
 
 fn main() {
     println!("nanoseconds per PUBLISH, topic of 24 bytes, best of {ROUNDS} rounds");
-    println!(
-        "{:<28}{:>8}{:>10}{:>10}{:>14}",
-        "", "payload", "decode", "encode", "encode head"
-    );
+    println!("{:<28}{:>8}{:>10}{:>10}{:>14}", "", "payload", "decode", "encode", "encode head");
     for case in cases() {
         for payload in [16, 256, 8_192] {
             let message = message(&case, payload);
@@ -61,36 +58,11 @@ fn cases() -> [Case; 5] {
     let none = PublishProperties::default;
     let (v3, v5) = (Version::V3_1_1, Version::V5);
     [
-        Case {
-            name: "3.1.1, QoS 0",
-            version: v3,
-            qos: QoS::AtMostOnce,
-            properties: none(),
-        },
-        Case {
-            name: "3.1.1, QoS 1",
-            version: v3,
-            qos: QoS::AtLeastOnce,
-            properties: none(),
-        },
-        Case {
-            name: "5, QoS 0",
-            version: v5,
-            qos: QoS::AtMostOnce,
-            properties: none(),
-        },
-        Case {
-            name: "5, QoS 1",
-            version: v5,
-            qos: QoS::AtLeastOnce,
-            properties: none(),
-        },
-        Case {
-            name: "5, QoS 1, two properties",
-            version: v5,
-            qos: QoS::AtLeastOnce,
-            properties,
-        },
+        Case { name: "3.1.1, QoS 0", version: v3, qos: QoS::AtMostOnce, properties: none() },
+        Case { name: "3.1.1, QoS 1", version: v3, qos: QoS::AtLeastOnce, properties: none() },
+        Case { name: "5, QoS 0", version: v5, qos: QoS::AtMostOnce, properties: none() },
+        Case { name: "5, QoS 1", version: v5, qos: QoS::AtLeastOnce, properties: none() },
+        Case { name: "5, QoS 1, two properties", version: v5, qos: QoS::AtLeastOnce, properties },
     ]
 }
 
@@ -108,11 +80,7 @@ fn message(case: &Case, payload: usize) -> Message {
 fn head(case: &Case) -> PublishHead {
     let above = case.qos > QoS::AtMostOnce;
     let packet_id = PacketId::new(7).filter(|_| above);
-    PublishHead {
-        qos: case.qos,
-        packet_id,
-        ..PublishHead::default()
-    }
+    PublishHead { qos: case.qos, packet_id, ..PublishHead::default() }
 }
 
 /// Nanoseconds per packet of the fastest round.
@@ -124,8 +92,7 @@ fn best(mut round: impl FnMut() -> Duration) -> f64 {
 fn decode(case: &Case, head: &PublishHead, message: &Message) -> Duration {
     let mut batch = BytesMut::new();
     for _ in 0..BATCH {
-        head.encode(message, case.version, &mut batch)
-            .expect("this packet is valid");
+        head.encode(message, case.version, &mut batch).expect("this packet is valid");
     }
     let mut decoder = Decoder::for_version(case.version, u32::MAX);
     let mut source = BytesMut::with_capacity(batch.len());
@@ -143,9 +110,7 @@ fn decode(case: &Case, head: &PublishHead, message: &Message) -> Duration {
 
 fn encode(case: &Case, head: &PublishHead, message: &Message) -> Duration {
     timed(|target| {
-        black_box(head)
-            .encode(black_box(message), case.version, target)
-            .expect("it is valid");
+        black_box(head).encode(black_box(message), case.version, target).expect("it is valid");
     })
 }
 

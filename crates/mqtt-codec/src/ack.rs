@@ -30,12 +30,9 @@ impl Ack {
     /// An acknowledgement without properties.
     #[must_use]
     pub const fn new(packet_id: PacketId, reason: ReasonCode) -> Self {
-        Self {
-            packet_id,
-            reason,
-            properties: None,
-        }
+        Self { packet_id, reason, properties: None }
     }
+
     pub(crate) fn decode(
         reader: &mut Reader<'_>,
         packet: PacketType,
@@ -53,9 +50,7 @@ impl Ack {
     }
 
     fn properties(&self) -> Option<&ReasonProperties> {
-        self.properties
-            .as_deref()
-            .filter(|properties| !properties.is_empty())
+        self.properties.as_deref().filter(|properties| !properties.is_empty())
     }
 
     /// Whether the packet identifier is all that is written.

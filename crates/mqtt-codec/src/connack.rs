@@ -73,11 +73,7 @@ impl ConnAck {
         if session_present && reason.is_error() {
             return Err(DecodeError::SessionPresentOnRefusal); // [MQTT-3.2.2-6]
         }
-        let mut connack = Self {
-            session_present,
-            reason,
-            ..Self::default()
-        };
+        let mut connack = Self { session_present, reason, ..Self::default() };
         if version == Version::V5 {
             let mut block = Block::open(reader)?;
             while let Some(id) = block.next()? {
@@ -96,11 +92,7 @@ impl ConnAck {
                 self.receive_maximum = Some(maximum.ok_or(DecodeError::PropertyValue(id))?);
             }
             id::MAXIMUM_QOS => {
-                let level = if block.flag(id)? {
-                    QoS::AtLeastOnce
-                } else {
-                    QoS::AtMostOnce
-                };
+                let level = if block.flag(id)? { QoS::AtLeastOnce } else { QoS::AtMostOnce };
                 self.maximum_qos = Some(level);
             }
             id::RETAIN_AVAILABLE => self.retain_available = Some(block.flag(id)?),
@@ -160,10 +152,7 @@ impl ConnAck {
             sink.refuse(EncodeError::PropertyValue(id::MAXIMUM_PACKET_SIZE));
         }
         sink.u32_property(id::SESSION_EXPIRY, self.session_expiry_secs);
-        sink.u16_property(
-            id::RECEIVE_MAXIMUM,
-            self.receive_maximum.map(ReceiveMaximum::value),
-        );
+        sink.u16_property(id::RECEIVE_MAXIMUM, self.receive_maximum.map(ReceiveMaximum::value));
         match self.maximum_qos {
             // The standard has no value for 2: it is what an absent property means.
             None | Some(QoS::ExactlyOnce) => {}
@@ -174,31 +163,19 @@ impl ConnAck {
         sink.u16_property(id::TOPIC_ALIAS_MAXIMUM, self.topic_alias_maximum);
         let wildcards = self.wildcard_subscription_available;
         sink.flag_property(id::WILDCARD_SUBSCRIPTION_AVAILABLE, wildcards);
-        sink.flag_property(
-            id::SUBSCRIPTION_IDS_AVAILABLE,
-            self.subscription_ids_available,
-        );
-        sink.flag_property(
-            id::SHARED_SUBSCRIPTION_AVAILABLE,
-            self.shared_subscription_available,
-        );
+        sink.flag_property(id::SUBSCRIPTION_IDS_AVAILABLE, self.subscription_ids_available);
+        sink.flag_property(id::SHARED_SUBSCRIPTION_AVAILABLE, self.shared_subscription_available);
         sink.u16_property(id::SERVER_KEEP_ALIVE, self.server_keep_alive_secs);
     }
 
     fn write_texts(&self, sink: &mut dyn Sink) {
-        let assigned = self
-            .assigned_client_id
-            .as_ref()
-            .map(ClientId::as_byte_string);
+        let assigned = self.assigned_client_id.as_ref().map(ClientId::as_byte_string);
         sink.text_property(id::ASSIGNED_CLIENT_ID, assigned);
         sink.text_property(id::REASON_STRING, self.reason_string.as_ref());
         sink.user_properties(&self.user_properties);
         sink.text_property(id::RESPONSE_INFORMATION, self.response_information.as_ref());
         sink.text_property(id::SERVER_REFERENCE, self.server_reference.as_ref());
-        sink.text_property(
-            id::AUTHENTICATION_METHOD,
-            self.authentication_method.as_ref(),
-        );
+        sink.text_property(id::AUTHENTICATION_METHOD, self.authentication_method.as_ref());
         sink.binary_property(id::AUTHENTICATION_DATA, self.authentication_data.as_ref());
     }
 }

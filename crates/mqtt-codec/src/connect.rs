@@ -258,10 +258,7 @@ impl Connect {
         let problem = (!self.request_problem_information).then_some(false);
         sink.flag_property(id::REQUEST_PROBLEM_INFORMATION, problem);
         sink.user_properties(&self.user_properties);
-        sink.text_property(
-            id::AUTHENTICATION_METHOD,
-            self.authentication_method.as_ref(),
-        );
+        sink.text_property(id::AUTHENTICATION_METHOD, self.authentication_method.as_ref());
         sink.binary_property(id::AUTHENTICATION_DATA, self.authentication_data.as_ref());
     }
 }
@@ -285,7 +282,7 @@ impl Will {
                 Ok(())
             })?;
         }
-        let topic = TopicName::new(reader.unchecked_text()?).map_err(DecodeError::TopicName)?;
+        let topic = TopicName::decode(reader.binary_ref()?, reader)?;
         let message = Message {
             topic,
             payload: reader.binary()?,
@@ -294,10 +291,7 @@ impl Will {
             expiry_secs,
             properties,
         };
-        Ok(Self {
-            message,
-            delay_secs,
-        })
+        Ok(Self { message, delay_secs })
     }
 
     fn write(&self, version: Version, sink: &mut dyn Sink) {

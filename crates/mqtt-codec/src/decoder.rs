@@ -34,19 +34,13 @@ impl Decoder {
     /// that of all packets. No packet may have more than `max_packet_size` bytes.
     #[must_use]
     pub const fn new(max_packet_size: u32) -> Self {
-        Self {
-            version: None,
-            max_packet_size,
-        }
+        Self { version: None, max_packet_size }
     }
 
     /// For a client, which chose the version.
     #[must_use]
     pub const fn for_version(version: Version, max_packet_size: u32) -> Self {
-        Self {
-            version: Some(version),
-            max_packet_size,
-        }
+        Self { version: Some(version), max_packet_size }
     }
 
     /// The version in use; `None` before the CONNECT.
@@ -68,11 +62,10 @@ impl Decoder {
         }
         let mut frame = src.split_to(header.total).freeze();
         frame.advance(header.length);
-        let packet = match self.version {
-            Some(version) => decode_body(&header, frame, version)?,
-            None => self.decode_first(&frame)?,
-        };
-        Ok(Some(packet))
+        match self.version {
+            Some(version) => decode_body(&header, frame, version),
+            None => self.decode_first(&frame).map(Some),
+        }
     }
 
     /// How many bytes the packet `src` begins with still lacks, as far as can be told yet: never
@@ -107,17 +100,9 @@ impl Decoder {
         let total = length + remaining as usize;
         let size = remaining + length as u32;
         if size > self.max_packet_size {
-            return Err(DecodeError::PacketTooLarge {
-                size,
-                limit: self.max_packet_size,
-            });
+            return Err(DecodeError::PacketTooLarge { size, limit: self.max_packet_size });
         }
-        Ok(Some(FixedHeader {
-            packet,
-            flags,
-            length,
-            total,
-        }))
+        Ok(Some(FixedHeader { packet, flags, length, total }))
     }
 
     fn is_mqtt3(&self) -> bool {
@@ -153,13 +138,13 @@ fn decode_body(
     header: &FixedHeader,
     frame: Bytes,
     version: Version,
-) -> Result<Packet, DecodeError> {
+) -> Result<Option<Packet>, DecodeError> {
     let mut reader = Reader::new(&frame);
     let r = &mut reader;
     let packet = match header.packet {
         // Its payload is what its header leaves, hence no `finish`.
         PacketType::Publish => {
-            return Publish::decode(frame, header.flags, version).map(Packet::Publish);
+            return Publish::decode_packet(frame, header.flags, version);
         }
         // A second one, which is for others to refuse [MQTT-3.1.0-2].
         PacketType::Connect => Packet::Connect(Box::new(Connect::decode(r)?)),
@@ -178,5 +163,5 @@ fn decode_body(
         PacketType::Auth => Packet::Auth(Box::new(Auth::decode(r)?)),
     };
     reader.finish()?;
-    Ok(packet)
+    Ok(Some(packet))
 }

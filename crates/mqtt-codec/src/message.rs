@@ -143,11 +143,7 @@ impl PublishProperties {
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
         self.iter().find_map(|property| {
-            if let PublishProperty::ContentType(value) = property {
-                Some(value)
-            } else {
-                None
-            }
+            if let PublishProperty::ContentType(value) = property { Some(value) } else { None }
         })
     }
 
@@ -155,11 +151,7 @@ impl PublishProperties {
     #[must_use]
     pub fn response_topic(&self) -> Option<&str> {
         self.iter().find_map(|property| {
-            if let PublishProperty::ResponseTopic(value) = property {
-                Some(value)
-            } else {
-                None
-            }
+            if let PublishProperty::ResponseTopic(value) = property { Some(value) } else { None }
         })
     }
 
@@ -167,11 +159,7 @@ impl PublishProperties {
     #[must_use]
     pub fn correlation_data(&self) -> Option<&[u8]> {
         self.iter().find_map(|property| {
-            if let PublishProperty::CorrelationData(value) = property {
-                Some(value)
-            } else {
-                None
-            }
+            if let PublishProperty::CorrelationData(value) = property { Some(value) } else { None }
         })
     }
 
@@ -188,9 +176,7 @@ impl PublishProperties {
     /// A copy that shares no memory with a read buffer: use it for whatever is kept for long.
     #[must_use]
     pub fn detached(&self) -> Self {
-        Self {
-            block: Bytes::copy_from_slice(&self.block),
-        }
+        Self { block: Bytes::copy_from_slice(&self.block) }
     }
 }
 
@@ -247,15 +233,13 @@ impl<'a> PublishPropertiesBuilder<'a> {
             return Err(EncodeError::PropertyValue(id::PAYLOAD_FORMAT));
         }
         if let Some(topic) = self.response_topic {
-            check_name(topic).map_err(EncodeError::ResponseTopic)?;
+            check_name(topic.as_bytes()).map_err(EncodeError::ResponseTopic)?;
         }
         let mut count = Count::default();
         self.write(&mut count);
         let mut block = BytesMut::with_capacity(count.finish()?);
         self.write(&mut block);
-        Ok(PublishProperties {
-            block: block.freeze(),
-        })
+        Ok(PublishProperties { block: block.freeze() })
     }
 
     fn write(&self, sink: &mut dyn Sink) {
@@ -294,7 +278,8 @@ fn skip_passed_on(id: u8, block: &mut Block<'_>) -> Result<bool, DecodeError> {
         }
         id::RESPONSE_TOPIC => {
             // [MQTT-3.3.2-14]
-            check_name(block.reader().text_ref()?).map_err(DecodeError::ResponseTopic)?;
+            check_name(block.reader().text_ref()?.as_bytes())
+                .map_err(DecodeError::ResponseTopic)?;
         }
         id::CORRELATION_DATA => {
             block.reader().binary_ref()?;
@@ -319,11 +304,7 @@ struct PassOn<'a> {
 
 impl<'a> PassOn<'a> {
     const fn new(start: Reader<'a>) -> Self {
-        Self {
-            start,
-            length: 0,
-            copy: None,
-        }
+        Self { start, length: 0, copy: None }
     }
 
     /// Adds what stands from `before` to `after`.

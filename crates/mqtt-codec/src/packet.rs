@@ -5,7 +5,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::wire::{Count, Head, Sink};
+use crate::wire::{Count, Sink, fixed_header_len, put_fixed_header};
 use crate::{
     Ack, Auth, ConnAck, Connect, Disconnect, EncodeError, Publish, SubAck, Subscribe, UnsubAck,
     Unsubscribe, Version,
@@ -157,9 +157,8 @@ impl Packet {
         let mut count = Count::default();
         self.write(version, &mut count);
         let remaining = count.finish()?;
-        let head = Head::new(first, remaining);
-        dst.reserve(head.as_slice().len() + remaining);
-        dst.put_slice(head.as_slice());
+        dst.reserve(fixed_header_len(remaining) + remaining);
+        put_fixed_header(first, remaining, dst);
         self.write(version, dst);
         Ok(())
     }
@@ -172,7 +171,7 @@ impl Packet {
         }
         let mut count = Count::default();
         self.write(version, &mut count);
-        Head::new(0, count.bytes()).as_slice().len() + count.bytes()
+        fixed_header_len(count.bytes()) + count.bytes()
     }
 
     /// The identifier of an acknowledgement that says nothing else.

@@ -216,11 +216,7 @@ impl SubAck {
             }
             reasons.push(reason);
         }
-        Ok(Self {
-            packet_id,
-            reasons,
-            properties,
-        })
+        Ok(Self { packet_id, reasons, properties })
     }
 
     pub(crate) fn write(&self, version: Version, sink: &mut dyn Sink) {
@@ -230,11 +226,7 @@ impl SubAck {
         }
         for &reason in &self.reasons {
             let lowered = version < Version::V5 && reason.is_error();
-            let reason = if lowered {
-                ReasonCode::UnspecifiedError
-            } else {
-                reason
-            };
+            let reason = if lowered { ReasonCode::UnspecifiedError } else { reason };
             sink.reason(PacketType::SubAck, reason);
         }
     }
@@ -260,11 +252,7 @@ impl Unsubscribe {
         if filters.is_empty() {
             return Err(DecodeError::UnsubscribeWithoutFilter); // [MQTT-3.10.3-2]
         }
-        Ok(Self {
-            packet_id,
-            user_properties,
-            filters,
-        })
+        Ok(Self { packet_id, user_properties, filters })
     }
 
     pub(crate) fn write(&self, version: Version, sink: &mut dyn Sink) {
@@ -283,18 +271,13 @@ impl Unsubscribe {
 
 impl UnsubAck {
     pub(crate) fn decode(reader: &mut Reader<'_>, version: Version) -> Result<Self, DecodeError> {
-        let mut unsuback = Self {
-            packet_id: reader.packet_id()?,
-            reasons: Vec::new(),
-            properties: None,
-        };
+        let mut unsuback =
+            Self { packet_id: reader.packet_id()?, reasons: Vec::new(), properties: None };
         if version == Version::V5 {
             unsuback.properties = ReasonProperties::decode(reader)?;
             unsuback.reasons.reserve_exact(reader.len());
             while !reader.is_empty() {
-                unsuback
-                    .reasons
-                    .push(ReasonCode::decode(reader, PacketType::UnsubAck)?);
+                unsuback.reasons.push(ReasonCode::decode(reader, PacketType::UnsubAck)?);
             }
         }
         Ok(unsuback)

@@ -40,10 +40,7 @@ impl<'a> Reader<'a> {
 
     /// What has been read since this reader was at `earlier`.
     pub(crate) fn since(&self, earlier: &Self) -> &'a [u8] {
-        earlier
-            .rest
-            .get(..earlier.len().saturating_sub(self.len()))
-            .unwrap_or_default()
+        earlier.rest.get(..earlier.len().saturating_sub(self.len())).unwrap_or_default()
     }
 
     /// The next `count` bytes, without reading them.
@@ -65,10 +62,7 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (array, rest) = self
-            .rest
-            .split_first_chunk()
-            .ok_or(DecodeError::Truncated)?;
+        let (array, rest) = self.rest.split_first_chunk().ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(*array)
     }
@@ -98,18 +92,12 @@ impl<'a> Reader<'a> {
     /// A reader of the next `count` bytes, which this one skips.
     pub(crate) fn part(&mut self, count: u32) -> Result<Self, DecodeError> {
         let rest = self.take(usize::try_from(count).map_err(|_| DecodeError::Truncated)?)?;
-        Ok(Self {
-            frame: self.frame,
-            rest,
-        })
+        Ok(Self { frame: self.frame, rest })
     }
 
     #[inline]
     fn take(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(DecodeError::Truncated)?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(DecodeError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
@@ -150,21 +138,13 @@ impl<'a> Reader<'a> {
 
     /// Refuses bytes that belong to no field.
     pub(crate) const fn finish(&self) -> Result<(), DecodeError> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::TrailingBytes)
-        }
+        if self.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
 }
 
 fn refuse_null(text: &str) -> Result<(), DecodeError> {
     // [MQTT-1.5.4-2]
-    if text.as_bytes().contains(&0) {
-        Err(DecodeError::NullCharacter)
-    } else {
-        Ok(())
-    }
+    if text.as_bytes().contains(&0) { Err(DecodeError::NullCharacter) } else { Ok(()) }
 }
 
 /// The Variable Byte Integer `bytes` begin with and its width; `None` if it is not complete.
@@ -176,18 +156,10 @@ pub(crate) fn var_int(bytes: &[u8]) -> Result<Option<(u32, usize)>, DecodeError>
         if byte & 0x80 == 0 {
             // A last byte of zero means that fewer would have done [MQTT-1.5.5-1].
             let padded = byte == 0 && index > 0;
-            return if padded {
-                Err(DecodeError::Length)
-            } else {
-                Ok(Some((value, index + 1)))
-            };
+            return if padded { Err(DecodeError::Length) } else { Ok(Some((value, index + 1))) };
         }
     }
-    if bytes.len() >= 4 {
-        Err(DecodeError::Length)
-    } else {
-        Ok(None)
-    }
+    if bytes.len() >= 4 { Err(DecodeError::Length) } else { Ok(None) }
 }
 
 /// How many bytes `value` takes as a Variable Byte Integer.
@@ -276,10 +248,7 @@ impl Sink for BytesMut {
     }
 
     fn refuse(&mut self, _: EncodeError) {
-        debug_assert!(
-            false,
-            "a packet is counted, and with that checked, before it is written"
-        );
+        debug_assert!(false, "a packet is counted, and with that checked, before it is written");
     }
 }
 
@@ -328,48 +297,22 @@ impl Sink for Count {
     }
 }
 
-/// The first bytes of a packet up to the string its variable header begins with, put together
-/// on the stack, because one copy of seven bytes is cheaper than six of one.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Head {
-    bytes: [u8; 7],
-    used: usize,
+/// How many bytes a fixed header takes before `remaining` bytes.
+pub(crate) const fn fixed_header_len(remaining: usize) -> usize {
+    1 + var_int_len(remaining)
 }
 
-impl Head {
-    /// `remaining` must not be above [`VAR_INT_MAX`].
-    #[inline]
-    pub(crate) fn new(first: u8, remaining: usize) -> Self {
-        let mut head = Self {
-            bytes: [0; 7],
-            used: 0,
-        };
-        head.push(first);
-        put_var_int(remaining, |byte| head.push(byte));
-        head
-    }
+/// Writes a fixed header; `remaining` must not be above [`VAR_INT_MAX`].
+#[inline]
+pub(crate) fn put_fixed_header(first: u8, remaining: usize, dst: &mut BytesMut) {
+    dst.put_u8(first);
+    put_var_int(remaining, |byte| dst.put_u8(byte));
+}
 
-    /// Adds the length of the string that follows; it must not be above 65,535.
-    #[inline]
-    pub(crate) fn text_len(&mut self, length: usize) {
-        debug_assert!(
-            length <= FIELD_MAX,
-            "topics are checked where they are built"
-        );
-        self.push((length >> 8) as u8);
-        self.push((length & 0xFF) as u8);
-    }
-
-    #[inline]
-    fn push(&mut self, byte: u8) {
-        if let Some(place) = self.bytes.get_mut(self.used) {
-            *place = byte;
-            self.used += 1;
-        }
-    }
-
-    #[inline]
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.used).unwrap_or_default()
-    }
+/// Writes a string that is known not to be longer than 65,535 bytes.
+#[inline]
+pub(crate) fn put_short_text(text: &str, dst: &mut BytesMut) {
+    debug_assert!(text.len() <= FIELD_MAX, "topics are checked where they are built");
+    dst.put_u16(text.len() as u16);
+    dst.put_slice(text.as_bytes());
 }

@@ -76,11 +76,9 @@ pub(crate) fn lowered(packet: Packet, version: Version) -> Packet {
             user_properties: UserProperties::new(),
             ..*unsubscribe
         })),
-        Packet::UnsubAck(unsuback) => Packet::UnsubAck(UnsubAck {
-            reasons: Vec::new(),
-            properties: None,
-            ..unsuback
-        }),
+        Packet::UnsubAck(unsuback) => {
+            Packet::UnsubAck(UnsubAck { reasons: Vec::new(), properties: None, ..unsuback })
+        }
         Packet::Disconnect(_) => Packet::Disconnect(Box::default()),
         Packet::PingReq | Packet::PingResp | Packet::Auth(_) => packet,
     }

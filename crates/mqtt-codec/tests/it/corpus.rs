@@ -9,25 +9,20 @@ use mqtt_codec::Version;
 use crate::{oracle, vectors};
 
 fn folder() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", "decode"]
-        .iter()
-        .collect()
+    [env!("CARGO_MANIFEST_DIR"), "fuzz", "corpus", "decode"].iter().collect()
 }
 
 /// One stream for each version and packet type, and one for a server, which needs a CONNECT first.
 fn seeds() -> BTreeMap<String, Vec<u8>> {
     let mut seeds = BTreeMap::<String, Vec<u8>>::new();
-    for (version, chosen, name) in [
-        (Version::V3_1, 1, "3.1"),
-        (Version::V3_1_1, 2, "3.1.1"),
-        (Version::V5, 3, "5"),
-    ] {
+    for (version, chosen, name) in
+        [(Version::V3_1, 1, "3.1"), (Version::V3_1_1, 2, "3.1.1"), (Version::V5, 3, "5")]
+    {
         let good = vectors::good().filter(|(of, _)| *of == version);
         for (_, bytes) in good {
             let kind = bytes.first().map_or(0, |first| first >> 4);
-            let seed = seeds
-                .entry(format!("seed-{name}-type-{kind:02}"))
-                .or_insert_with(|| vec![chosen]);
+            let seed =
+                seeds.entry(format!("seed-{name}-type-{kind:02}")).or_insert_with(|| vec![chosen]);
             seed.extend_from_slice(&bytes);
             seeds
                 .entry(format!("seed-{name}-server"))
@@ -48,10 +43,7 @@ fn seeds_are_made_of_the_good_vectors() {
             fs::write(&path, &bytes).unwrap();
         }
         let kept = fs::read(&path).unwrap_or_default();
-        assert!(
-            kept == bytes,
-            "{name} is outdated: run this test with UPDATE_CORPUS=1"
-        );
+        assert!(kept == bytes, "{name} is outdated: run this test with UPDATE_CORPUS=1");
     }
 }
 

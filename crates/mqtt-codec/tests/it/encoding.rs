@@ -13,10 +13,7 @@ fn encode(packet: &Packet, version: Version) -> Result<Vec<u8>, EncodeError> {
     let mut bytes = BytesMut::from(&b"before"[..]);
     let result = packet.encode(version, &mut bytes);
     let added = bytes.strip_prefix(b"before").unwrap().to_vec();
-    assert!(
-        result.is_ok() || added.is_empty(),
-        "nothing is written of what is refused"
-    );
+    assert!(result.is_ok() || added.is_empty(), "nothing is written of what is refused");
     result.map(|()| added)
 }
 
@@ -36,10 +33,7 @@ fn message(payload: Bytes) -> Message {
 }
 
 fn connack(reason: ReasonCode) -> Packet {
-    Packet::ConnAck(Box::new(ConnAck {
-        reason,
-        ..ConnAck::default()
-    }))
+    Packet::ConnAck(Box::new(ConnAck { reason, ..ConnAck::default() }))
 }
 
 #[test]
@@ -68,11 +62,7 @@ fn reasons_of_a_connack_become_return_codes() {
 #[test]
 fn every_failure_in_a_suback_becomes_0x80_in_mqtt_3() {
     let reasons = vec![ReasonCode::GrantedQoS2, ReasonCode::TopicFilterInvalid];
-    let suback = Packet::SubAck(SubAck {
-        packet_id: id(1),
-        reasons,
-        properties: None,
-    });
+    let suback = Packet::SubAck(SubAck { packet_id: id(1), reasons, properties: None });
     for version in [Version::V3_1, Version::V3_1_1] {
         assert_eq!(encode(&suback, version), Ok(vec![0x90, 4, 0, 1, 2, 0x80]));
     }
@@ -107,42 +97,24 @@ fn auth_is_only_sent_in_5_and_with_a_method() {
         assert_eq!(encode(&auth, version), Err(error));
     }
     let reason = ReasonCode::ContinueAuthentication;
-    let auth = Packet::Auth(Box::new(Auth {
-        reason,
-        ..Auth::default()
-    }));
-    assert_eq!(
-        encode(&auth, Version::V5),
-        Err(EncodeError::AuthenticationMethodMissing)
-    );
+    let auth = Packet::Auth(Box::new(Auth { reason, ..Auth::default() }));
+    assert_eq!(encode(&auth, Version::V5), Err(EncodeError::AuthenticationMethodMissing));
 }
 
 #[test]
 fn packet_identifier_must_fit_the_qos() {
     let message = message(Bytes::new());
     for head in [
-        PublishHead {
-            qos: QoS::AtLeastOnce,
-            ..PublishHead::default()
-        },
-        PublishHead {
-            packet_id: Some(id(1)),
-            ..PublishHead::default()
-        },
+        PublishHead { qos: QoS::AtLeastOnce, ..PublishHead::default() },
+        PublishHead { packet_id: Some(id(1)), ..PublishHead::default() },
     ] {
         for version in VERSIONS {
             let mut bytes = BytesMut::new();
-            assert_eq!(
-                head.encode(&message, version, &mut bytes),
-                Err(EncodeError::PacketId)
-            );
+            assert_eq!(head.encode(&message, version, &mut bytes), Err(EncodeError::PacketId));
             assert!(bytes.is_empty());
         }
     }
-    let head = PublishHead {
-        dup: true,
-        ..PublishHead::default()
-    };
+    let head = PublishHead { dup: true, ..PublishHead::default() };
     let result = head.encode(&message, Version::V5, &mut BytesMut::new());
     assert_eq!(result, Err(EncodeError::DupAtQoS0));
 }
@@ -151,10 +123,7 @@ fn packet_identifier_must_fit_the_qos() {
 fn alias_stands_for_the_topic_in_5_and_is_not_used_in_3() {
     let message = message(Bytes::from_static(b"x"));
     let alias = AliasUse::Use(TopicAlias::new(7).unwrap());
-    let head = PublishHead {
-        alias,
-        ..PublishHead::default()
-    };
+    let head = PublishHead { alias, ..PublishHead::default() };
     let mut bytes = BytesMut::new();
     head.encode(&message, Version::V5, &mut bytes).unwrap();
     assert_eq!(bytes, b"\x30\x07\x00\x00\x03\x23\x00\x07x"[..]);
@@ -169,8 +138,7 @@ fn packet_above_the_largest_remaining_length_is_not_sent() {
     let head = PublishHead::default();
     let mut bytes = BytesMut::new();
     assert_eq!(head.encoded_len(&message, Version::V3_1_1), 268_435_455 + 5);
-    head.encode_before_payload(&message, Version::V3_1_1, &mut bytes)
-        .unwrap();
+    head.encode_before_payload(&message, Version::V3_1_1, &mut bytes).unwrap();
     assert_eq!(bytes, b"\x30\xFF\xFF\xFF\x7F\x00\x01a"[..]);
     // The property length of 5 is one byte too many.
     let error = EncodeError::PacketTooLarge(268_435_456);
@@ -184,10 +152,7 @@ fn fields_that_do_not_fit_are_not_sent() {
     let mut connect = Connect::new(Version::V5, None);
     connect.username = Some(long.into());
     let too_long = Packet::Connect(Box::new(connect.clone()));
-    assert_eq!(
-        encode(&too_long, Version::V5),
-        Err(EncodeError::FieldTooLong)
-    );
+    assert_eq!(encode(&too_long, Version::V5), Err(EncodeError::FieldTooLong));
     connect.username = Some("a\0b".into());
     let null = Packet::Connect(Box::new(connect));
     assert_eq!(encode(&null, Version::V5), Err(EncodeError::NullCharacter));
@@ -196,15 +161,9 @@ fn fields_that_do_not_fit_are_not_sent() {
 #[test]
 fn user_properties_of_a_block_are_checked_too() {
     let user_properties: UserProperties = vec![("a\0".into(), "".into())];
-    let connack = ConnAck {
-        user_properties,
-        ..ConnAck::default()
-    };
+    let connack = ConnAck { user_properties, ..ConnAck::default() };
     let packet = Packet::ConnAck(Box::new(connack));
-    assert_eq!(
-        encode(&packet, Version::V5),
-        Err(EncodeError::NullCharacter)
-    );
+    assert_eq!(encode(&packet, Version::V5), Err(EncodeError::NullCharacter));
     assert_eq!(encode(&packet, Version::V3_1_1), Ok(vec![0x20, 2, 0, 0]));
 }
 
@@ -213,24 +172,15 @@ fn connect_that_no_server_would_take_is_not_sent() {
     let mut connect = Connect::new(Version::V3_1_1, None);
     connect.password = Some(Bytes::new());
     let packet = Packet::Connect(Box::new(connect.clone()));
-    assert_eq!(
-        encode(&packet, Version::V3_1_1),
-        Err(EncodeError::PasswordWithoutUsername)
-    );
+    assert_eq!(encode(&packet, Version::V3_1_1), Err(EncodeError::PasswordWithoutUsername));
     connect.version = Version::V5;
     connect.authentication_data = Some(Bytes::new());
     let packet = Packet::Connect(Box::new(connect.clone()));
-    assert_eq!(
-        encode(&packet, Version::V5),
-        Err(EncodeError::AuthenticationDataWithoutMethod)
-    );
+    assert_eq!(encode(&packet, Version::V5), Err(EncodeError::AuthenticationDataWithoutMethod));
     connect.authentication_data = None;
     connect.maximum_packet_size = Some(0);
     let packet = Packet::Connect(Box::new(connect));
-    assert_eq!(
-        encode(&packet, Version::V5),
-        Err(EncodeError::PropertyValue(0x27))
-    );
+    assert_eq!(encode(&packet, Version::V5), Err(EncodeError::PropertyValue(0x27)));
 }
 
 #[test]
@@ -242,38 +192,20 @@ fn subscribe_that_no_server_would_take_is_not_sent() {
         filters: Vec::new(),
     };
     let packet = Packet::Subscribe(Box::new(subscribe.clone()));
-    assert_eq!(
-        encode(&packet, Version::V5),
-        Err(EncodeError::FilterMissing)
-    );
-    let options = SubscriptionOptions {
-        no_local: true,
-        ..SubscriptionOptions::default()
-    };
-    subscribe
-        .filters
-        .push((TopicFilter::new("$share/g/a").unwrap(), options));
+    assert_eq!(encode(&packet, Version::V5), Err(EncodeError::FilterMissing));
+    let options = SubscriptionOptions { no_local: true, ..SubscriptionOptions::default() };
+    subscribe.filters.push((TopicFilter::new("$share/g/a").unwrap(), options));
     let packet = Packet::Subscribe(Box::new(subscribe));
-    assert_eq!(
-        encode(&packet, Version::V5),
-        Err(EncodeError::NoLocalOnShared)
-    );
+    assert_eq!(encode(&packet, Version::V5), Err(EncodeError::NoLocalOnShared));
     assert!(encode(&packet, Version::V3_1_1).is_ok());
 }
 
 #[test]
 fn refusing_connack_has_no_session() {
     let reason = ReasonCode::NotAuthorized;
-    let connack = ConnAck {
-        session_present: true,
-        reason,
-        ..ConnAck::default()
-    };
+    let connack = ConnAck { session_present: true, reason, ..ConnAck::default() };
     let packet = Packet::ConnAck(Box::new(connack));
     for version in VERSIONS {
-        assert_eq!(
-            encode(&packet, version),
-            Err(EncodeError::SessionPresentOnRefusal)
-        );
+        assert_eq!(encode(&packet, version), Err(EncodeError::SessionPresentOnRefusal));
     }
 }

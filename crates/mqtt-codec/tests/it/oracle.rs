@@ -36,14 +36,9 @@ pub(crate) fn check_stream(mut decoder: Decoder, stream: &[u8]) {
         assert!(source.len() < before, "a packet has bytes");
         let version = decoder.version().expect("known since the first packet");
         let mut encoded = BytesMut::new();
-        packet
-            .encode(version, &mut encoded)
-            .expect("what was decoded can be encoded");
+        packet.encode(version, &mut encoded).expect("what was decoded can be encoded");
         assert_eq!(packet.encoded_len(version), encoded.len());
-        let again = decoder
-            .clone()
-            .decode(&mut encoded)
-            .expect("it was decoded before");
+        let again = decoder.clone().decode(&mut encoded).expect("it was decoded before");
         assert_eq!(again, Some(packet));
         assert!(encoded.is_empty(), "nothing is written behind a packet");
     }

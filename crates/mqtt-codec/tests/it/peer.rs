@@ -20,10 +20,7 @@ fn encode(packet: &Packet, version: Version) -> BytesMut {
 }
 
 fn decode(mut bytes: BytesMut, version: Version) -> Packet {
-    let packet = Decoder::for_version(version, LARGEST)
-        .decode(&mut bytes)
-        .unwrap()
-        .unwrap();
+    let packet = Decoder::for_version(version, LARGEST).decode(&mut bytes).unwrap().unwrap();
     in_our_order(packet)
 }
 
@@ -31,10 +28,7 @@ fn decode(mut bytes: BytesMut, version: Version) -> Packet {
 fn agreed(mut packet: Packet) -> Packet {
     if let Packet::Connect(connect) = &mut packet {
         // It takes passwords for text, and an empty user name for none.
-        connect.password = connect
-            .username
-            .as_ref()
-            .map(|_| Bytes::from_static(b"secret"));
+        connect.password = connect.username.as_ref().map(|_| Bytes::from_static(b"secret"));
         connect.username = connect.username.as_ref().map(|_| "user".into());
     }
     if let Packet::Publish(publish) = &mut packet {

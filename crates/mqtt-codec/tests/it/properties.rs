@@ -56,28 +56,13 @@ fn builder_refuses_what_no_peer_would_take() {
     let long = "x".repeat(65_536);
     let builder = PublishProperties::builder;
     for (builder, error) in [
-        (
-            builder().payload_format(2),
-            EncodeError::PropertyValue(0x01),
-        ),
+        (builder().payload_format(2), EncodeError::PropertyValue(0x01)),
         (builder().content_type("\0"), EncodeError::NullCharacter),
         (builder().content_type(&long), EncodeError::FieldTooLong),
-        (
-            builder().response_topic(""),
-            EncodeError::ResponseTopic(TopicError::Empty),
-        ),
-        (
-            builder().response_topic("a/+"),
-            EncodeError::ResponseTopic(TopicError::Wildcard),
-        ),
-        (
-            builder().correlation_data(long.as_bytes()),
-            EncodeError::FieldTooLong,
-        ),
-        (
-            builder().user_property("k", "a\0b"),
-            EncodeError::NullCharacter,
-        ),
+        (builder().response_topic(""), EncodeError::ResponseTopic(TopicError::Empty)),
+        (builder().response_topic("a/+"), EncodeError::ResponseTopic(TopicError::Wildcard)),
+        (builder().correlation_data(long.as_bytes()), EncodeError::FieldTooLong),
+        (builder().user_property("k", "a\0b"), EncodeError::NullCharacter),
     ] {
         assert_eq!(builder.build(), Err(error));
     }
@@ -86,17 +71,11 @@ fn builder_refuses_what_no_peer_would_take() {
 #[test]
 fn block_from_a_peer_is_checked() {
     for (block, error) in [
-        (
-            &b"\x02\x00\x00\x00\x01"[..],
-            DecodeError::PropertyNotAllowed(0x02),
-        ),
+        (&b"\x02\x00\x00\x00\x01"[..], DecodeError::PropertyNotAllowed(0x02)),
         (b"\x23\x00\x01", DecodeError::PropertyNotAllowed(0x23)),
         (b"\x01\x02", DecodeError::PropertyValue(0x01)),
         (b"\x01\x01\x01\x01", DecodeError::PropertyRepeated(0x01)),
-        (
-            b"\x08\x00\x01#",
-            DecodeError::ResponseTopic(TopicError::Wildcard),
-        ),
+        (b"\x08\x00\x01#", DecodeError::ResponseTopic(TopicError::Wildcard)),
         (b"\x26\x00\x01k", DecodeError::Truncated),
         (b"\x03\x00\x01\xFF", DecodeError::Utf8),
         (b"\x03\x00\x01\x00", DecodeError::NullCharacter),

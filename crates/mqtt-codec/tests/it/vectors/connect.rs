@@ -43,12 +43,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "a user name and no password",
         version: V3_1,
         bytes: "10 12 0006 'MQIsdp' 03 82 0000 0001 'c' 0001 'u'",
-        packet: || {
-            connect(Connect {
-                username: Some("u".into()),
-                ..plain(V3_1, Some("c"))
-            })
-        },
+        packet: || connect(Connect { username: Some("u".into()), ..plain(V3_1, Some("c")) }),
     },
     Good {
         name: "an empty client id, for the session to refuse",
@@ -66,12 +61,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "only a client id",
         version: V3_1_1,
         bytes: "10 0D 0004 'MQTT' 04 02 000A 0001 'c'",
-        packet: || {
-            connect(Connect {
-                keep_alive_secs: 10,
-                ..plain(V3_1_1, Some("c"))
-            })
-        },
+        packet: || connect(Connect { keep_alive_secs: 10, ..plain(V3_1_1, Some("c")) }),
     },
     Good {
         name: "session kept",
@@ -168,23 +158,13 @@ pub(crate) const GOOD: &[Good] = &[
         name: "session continued and not kept",
         version: V5,
         bytes: "10 0E 0004 'MQTT' 05 00 0000 00 0001 'c'",
-        packet: || {
-            connect(Connect {
-                clean_start: false,
-                ..plain(V5, Some("c"))
-            })
-        },
+        packet: || connect(Connect { clean_start: false, ..plain(V5, Some("c")) }),
     },
     Good {
         name: "a password without a user name",
         version: V5,
         bytes: "10 11 0004 'MQTT' 05 42 0000 00 0001 'c' 0001 'p'",
-        packet: || {
-            connect(Connect {
-                password: Some(bytes(b"p")),
-                ..plain(V5, Some("c"))
-            })
-        },
+        packet: || connect(Connect { password: Some(bytes(b"p")), ..plain(V5, Some("c")) }),
     },
     Good {
         name: "a client id beyond ASCII",
@@ -251,12 +231,7 @@ pub(crate) const LENIENT: &[Good] = &[
         name: "the flag of a password that is missing",
         version: V3_1,
         bytes: "10 12 0006 'MQIsdp' 03 C2 0000 0001 'c' 0001 'u'",
-        packet: || {
-            connect(Connect {
-                username: Some("u".into()),
-                ..plain(V3_1, Some("c"))
-            })
-        },
+        packet: || connect(Connect { username: Some("u".into()), ..plain(V3_1, Some("c")) }),
     },
     Good {
         name: "defaults spelled out",

@@ -17,12 +17,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "CONNACK, accepted with a session",
         version: V3_1_1,
         bytes: "20 02 01 00",
-        packet: || {
-            connack(ConnAck {
-                session_present: true,
-                ..ConnAck::default()
-            })
-        },
+        packet: || connack(ConnAck { session_present: true, ..ConnAck::default() }),
     },
     Good {
         name: "CONNACK, return code 1",
@@ -40,44 +35,28 @@ pub(crate) const GOOD: &[Good] = &[
         version: V3_1_1,
         bytes: "20 02 00 02",
         packet: || {
-            connack(ConnAck {
-                reason: ReasonCode::ClientIdentifierNotValid,
-                ..ConnAck::default()
-            })
+            connack(ConnAck { reason: ReasonCode::ClientIdentifierNotValid, ..ConnAck::default() })
         },
     },
     Good {
         name: "CONNACK, return code 3",
         version: V3_1_1,
         bytes: "20 02 00 03",
-        packet: || {
-            connack(ConnAck {
-                reason: ReasonCode::ServerUnavailable,
-                ..ConnAck::default()
-            })
-        },
+        packet: || connack(ConnAck { reason: ReasonCode::ServerUnavailable, ..ConnAck::default() }),
     },
     Good {
         name: "CONNACK, return code 4",
         version: V3_1_1,
         bytes: "20 02 00 04",
         packet: || {
-            connack(ConnAck {
-                reason: ReasonCode::BadUserNameOrPassword,
-                ..ConnAck::default()
-            })
+            connack(ConnAck { reason: ReasonCode::BadUserNameOrPassword, ..ConnAck::default() })
         },
     },
     Good {
         name: "CONNACK, return code 5",
         version: V3_1_1,
         bytes: "20 02 00 05",
-        packet: || {
-            connack(ConnAck {
-                reason: ReasonCode::NotAuthorized,
-                ..ConnAck::default()
-            })
-        },
+        packet: || connack(ConnAck { reason: ReasonCode::NotAuthorized, ..ConnAck::default() }),
     },
     Good {
         name: "CONNACK, accepted",
@@ -89,23 +68,13 @@ pub(crate) const GOOD: &[Good] = &[
         name: "CONNACK, session present",
         version: V5,
         bytes: "20 03 01 00 00",
-        packet: || {
-            connack(ConnAck {
-                session_present: true,
-                ..ConnAck::default()
-            })
-        },
+        packet: || connack(ConnAck { session_present: true, ..ConnAck::default() }),
     },
     Good {
         name: "CONNACK, banned",
         version: V5,
         bytes: "20 03 00 8A 00",
-        packet: || {
-            connack(ConnAck {
-                reason: ReasonCode::Banned,
-                ..ConnAck::default()
-            })
-        },
+        packet: || connack(ConnAck { reason: ReasonCode::Banned, ..ConnAck::default() }),
     },
     Good {
         name: "CONNACK, every property",
@@ -138,61 +107,26 @@ pub(crate) const GOOD: &[Good] = &[
         name: "CONNACK, maximum QoS 0",
         version: V5,
         bytes: "20 05 00 00 02 24 00",
-        packet: || {
-            connack(ConnAck {
-                maximum_qos: Some(QoS::AtMostOnce),
-                ..ConnAck::default()
-            })
-        },
+        packet: || connack(ConnAck { maximum_qos: Some(QoS::AtMostOnce), ..ConnAck::default() }),
     },
-    Good {
-        name: "PINGREQ",
-        version: V3_1,
-        bytes: "C0 00",
-        packet: || Packet::PingReq,
-    },
-    Good {
-        name: "PINGRESP",
-        version: V3_1,
-        bytes: "D0 00",
-        packet: || Packet::PingResp,
-    },
+    Good { name: "PINGREQ", version: V3_1, bytes: "C0 00", packet: || Packet::PingReq },
+    Good { name: "PINGRESP", version: V3_1, bytes: "D0 00", packet: || Packet::PingResp },
     Good {
         name: "DISCONNECT",
         version: V3_1,
         bytes: "E0 00",
         packet: || disconnect(Disconnect::default()),
     },
-    Good {
-        name: "PINGREQ",
-        version: V3_1_1,
-        bytes: "C0 00",
-        packet: || Packet::PingReq,
-    },
-    Good {
-        name: "PINGRESP",
-        version: V3_1_1,
-        bytes: "D0 00",
-        packet: || Packet::PingResp,
-    },
+    Good { name: "PINGREQ", version: V3_1_1, bytes: "C0 00", packet: || Packet::PingReq },
+    Good { name: "PINGRESP", version: V3_1_1, bytes: "D0 00", packet: || Packet::PingResp },
     Good {
         name: "DISCONNECT",
         version: V3_1_1,
         bytes: "E0 00",
         packet: || disconnect(Disconnect::default()),
     },
-    Good {
-        name: "PINGREQ",
-        version: V5,
-        bytes: "C0 00",
-        packet: || Packet::PingReq,
-    },
-    Good {
-        name: "PINGRESP",
-        version: V5,
-        bytes: "D0 00",
-        packet: || Packet::PingResp,
-    },
+    Good { name: "PINGREQ", version: V5, bytes: "C0 00", packet: || Packet::PingReq },
+    Good { name: "PINGRESP", version: V5, bytes: "D0 00", packet: || Packet::PingResp },
     Good {
         name: "DISCONNECT",
         version: V5,
@@ -215,10 +149,7 @@ pub(crate) const GOOD: &[Good] = &[
         version: V5,
         bytes: "E0 02 8E 00",
         packet: || {
-            disconnect(Disconnect {
-                reason: ReasonCode::SessionTakenOver,
-                ..Disconnect::default()
-            })
+            disconnect(Disconnect { reason: ReasonCode::SessionTakenOver, ..Disconnect::default() })
         },
     },
     Good {

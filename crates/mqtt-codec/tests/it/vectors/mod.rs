@@ -36,20 +36,9 @@ struct Bad {
     error: &'static str,
 }
 
-const GOOD: &[&[Good]] = &[
-    ack::GOOD,
-    connect::GOOD,
-    control::GOOD,
-    publish::GOOD,
-    subscribe::GOOD,
-];
-const LENIENT: &[&[Good]] = &[
-    ack::LENIENT,
-    connect::LENIENT,
-    control::LENIENT,
-    publish::LENIENT,
-    subscribe::LENIENT,
-];
+const GOOD: &[&[Good]] = &[ack::GOOD, connect::GOOD, control::GOOD, publish::GOOD, subscribe::GOOD];
+const LENIENT: &[&[Good]] =
+    &[ack::LENIENT, connect::LENIENT, control::LENIENT, publish::LENIENT, subscribe::LENIENT];
 
 /// Name, version and bytes of every vector.
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, Version, Vec<u8>)> {
@@ -69,26 +58,17 @@ fn readable() -> impl Iterator<Item = &'static Good> {
 
 fn bad() -> impl Iterator<Item = Bad> {
     let lines = include_str!("refused.txt").lines();
-    lines
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| {
-            let columns: Vec<_> = line.split('|').map(str::trim).collect();
-            let [version, bytes, error, name] = columns[..] else {
-                panic!("not four columns: {line}")
-            };
-            let version = match version {
-                "3.1" => Version::V3_1,
-                "3.1.1" => Version::V3_1_1,
-                "5" => Version::V5,
-                _ => panic!("no version: {line}"),
-            };
-            Bad {
-                name,
-                version,
-                bytes: parse(bytes),
-                error,
-            }
-        })
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(|line| {
+        let columns: Vec<_> = line.split('|').map(str::trim).collect();
+        let [version, bytes, error, name] = columns[..] else { panic!("not four columns: {line}") };
+        let version = match version {
+            "3.1" => Version::V3_1,
+            "3.1.1" => Version::V3_1_1,
+            "5" => Version::V5,
+            _ => panic!("no version: {line}"),
+        };
+        Bad { name, version, bytes: parse(bytes), error }
+    })
 }
 
 fn described(error: DecodeError) -> String {
@@ -110,13 +90,8 @@ fn parse(text: &str) -> Vec<u8> {
             bytes.extend_from_slice(part.as_bytes());
             continue;
         }
-        let digits: Vec<_> = part
-            .chars()
-            .filter_map(|digit| digit.to_digit(16))
-            .collect();
-        let pairs = digits
-            .chunks(2)
-            .map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap());
+        let digits: Vec<_> = part.chars().filter_map(|digit| digit.to_digit(16)).collect();
+        let pairs = digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap());
         bytes.extend(pairs);
     }
     bytes
@@ -134,18 +109,12 @@ fn check(vector: &Good, written: &Written) {
 
     let mut decoder = decoder_for(&bytes, version);
     let mut source = BytesMut::from(&bytes[..]);
-    assert_eq!(
-        decoder.decode(&mut source),
-        Ok(Some(packet.clone())),
-        "{name}"
-    );
+    assert_eq!(decoder.decode(&mut source), Ok(Some(packet.clone())), "{name}");
     assert!(source.is_empty(), "{name}: bytes are left");
     assert_eq!(decoder.version(), Some(version), "{name}");
 
     let mut encoded = BytesMut::new();
-    packet
-        .encode(version, &mut encoded)
-        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    packet.encode(version, &mut encoded).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(packet.encoded_len(version), encoded.len(), "{name}");
     match written {
         Written::AsRead => assert_eq!(encoded, bytes, "{name}"),
@@ -159,28 +128,17 @@ fn check_refused(vector: &Bad) {
     let name = vector.name;
     let mut decoder = decoder_for(&vector.bytes, vector.version);
     let result = decoder.decode(&mut BytesMut::from(&vector.bytes[..]));
-    assert_eq!(
-        result.map_err(described),
-        Err(vector.error.to_owned()),
-        "{name}"
-    );
+    assert_eq!(result.map_err(described), Err(vector.error.to_owned()), "{name}");
 }
 
 #[test]
 fn good_bytes_become_their_packet_and_are_what_it_is_encoded_to() {
-    GOOD.iter()
-        .copied()
-        .flatten()
-        .for_each(|vector| check(vector, &Written::AsRead));
+    GOOD.iter().copied().flatten().for_each(|vector| check(vector, &Written::AsRead));
 }
 
 #[test]
 fn unusual_bytes_become_their_packet_too() {
-    LENIENT
-        .iter()
-        .copied()
-        .flatten()
-        .for_each(|vector| check(vector, &Written::Otherwise));
+    LENIENT.iter().copied().flatten().for_each(|vector| check(vector, &Written::Otherwise));
 }
 
 #[test]
@@ -195,26 +153,12 @@ fn a_good_packet_is_found_wherever_its_bytes_are_split() {
         for split in 0..bytes.len() {
             let mut decoder = decoder_for(&bytes, vector.version);
             let mut source = BytesMut::from(&bytes[..split]);
-            assert_eq!(
-                decoder.decode(&mut source),
-                Ok(None),
-                "{} at {split}",
-                vector.name
-            );
+            assert_eq!(decoder.decode(&mut source), Ok(None), "{} at {split}", vector.name);
             let missing = decoder.missing(&source);
-            assert!(
-                (1..=bytes.len() - split).contains(&missing),
-                "{} at {split}",
-                vector.name
-            );
+            assert!((1..=bytes.len() - split).contains(&missing), "{} at {split}", vector.name);
             source.extend_from_slice(&bytes[split..]);
             assert_eq!(decoder.missing(&source), 0, "{}", vector.name);
-            assert_eq!(
-                decoder.decode(&mut source),
-                Ok(Some((vector.packet)())),
-                "{}",
-                vector.name
-            );
+            assert_eq!(decoder.decode(&mut source), Ok(Some((vector.packet)())), "{}", vector.name);
         }
     }
 }
@@ -287,10 +231,7 @@ fn will(topic: &'static str, payload: &'static [u8], qos: QoS, retain: bool) -> 
         expiry_secs: None,
         properties: PublishProperties::default(),
     };
-    Will {
-        message,
-        delay_secs: 0,
-    }
+    Will { message, delay_secs: 0 }
 }
 
 fn publish(qos: QoS, topic: &'static str, payload: &'static [u8]) -> Publish {
@@ -309,10 +250,7 @@ fn publish(qos: QoS, topic: &'static str, payload: &'static [u8]) -> Publish {
 }
 
 fn at(qos: QoS) -> SubscriptionOptions {
-    SubscriptionOptions {
-        qos,
-        ..SubscriptionOptions::default()
-    }
+    SubscriptionOptions { qos, ..SubscriptionOptions::default() }
 }
 
 fn plain_subscribe(id: u16, filters: Vec<(TopicFilter, SubscriptionOptions)>) -> Subscribe {
@@ -325,35 +263,19 @@ fn plain_subscribe(id: u16, filters: Vec<(TopicFilter, SubscriptionOptions)>) ->
 }
 
 fn plain_unsubscribe(id: u16, filters: Vec<TopicFilter>) -> Unsubscribe {
-    Unsubscribe {
-        packet_id: packet_id(id),
-        user_properties: UserProperties::new(),
-        filters,
-    }
+    Unsubscribe { packet_id: packet_id(id), user_properties: UserProperties::new(), filters }
 }
 
 fn suback(id: u16, reasons: &[ReasonCode], properties: Option<Box<ReasonProperties>>) -> Packet {
-    Packet::SubAck(SubAck {
-        packet_id: packet_id(id),
-        reasons: reasons.to_vec(),
-        properties,
-    })
+    Packet::SubAck(SubAck { packet_id: packet_id(id), reasons: reasons.to_vec(), properties })
 }
 
 fn unsuback(id: u16, reasons: &[ReasonCode], properties: Option<Box<ReasonProperties>>) -> Packet {
-    Packet::UnsubAck(UnsubAck {
-        packet_id: packet_id(id),
-        reasons: reasons.to_vec(),
-        properties,
-    })
+    Packet::UnsubAck(UnsubAck { packet_id: packet_id(id), reasons: reasons.to_vec(), properties })
 }
 
 fn ack(id: u16, reason: ReasonCode, properties: Option<Box<ReasonProperties>>) -> Ack {
-    Ack {
-        packet_id: packet_id(id),
-        reason,
-        properties,
-    }
+    Ack { packet_id: packet_id(id), reason, properties }
 }
 
 fn reason_properties(
@@ -375,9 +297,7 @@ fn receive_maximum(maximum: u16) -> ReceiveMaximum {
 }
 
 fn subscription_ids(ids: &[u32]) -> SubscriptionIds {
-    ids.iter()
-        .map(|&id| SubscriptionId::new(id).unwrap())
-        .collect()
+    ids.iter().map(|&id| SubscriptionId::new(id).unwrap()).collect()
 }
 
 fn filter(text: &'static str) -> TopicFilter {
@@ -385,8 +305,5 @@ fn filter(text: &'static str) -> TopicFilter {
 }
 
 fn pairs(pairs: &[(&'static str, &'static str)]) -> UserProperties {
-    pairs
-        .iter()
-        .map(|&(name, value)| (name.into(), value.into()))
-        .collect()
+    pairs.iter().map(|&(name, value)| (name.into(), value.into())).collect()
 }

@@ -17,12 +17,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "QoS 0, retained, empty payload",
         version: V3_1,
         bytes: "31 03 0001 'a'",
-        packet: || {
-            Packet::Publish(Publish {
-                retain: true,
-                ..publish(QoS::AtMostOnce, "a", b"")
-            })
-        },
+        packet: || Packet::Publish(Publish { retain: true, ..publish(QoS::AtMostOnce, "a", b"") }),
     },
     Good {
         name: "QoS 1",
@@ -81,12 +76,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "QoS 0, retained, empty payload",
         version: V3_1_1,
         bytes: "31 03 0001 'a'",
-        packet: || {
-            Packet::Publish(Publish {
-                retain: true,
-                ..publish(QoS::AtMostOnce, "a", b"")
-            })
-        },
+        packet: || Packet::Publish(Publish { retain: true, ..publish(QoS::AtMostOnce, "a", b"") }),
     },
     Good {
         name: "QoS 1",
@@ -145,12 +135,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "QoS 0, retained, empty payload",
         version: V5,
         bytes: "31 04 0001 'a' 00",
-        packet: || {
-            Packet::Publish(Publish {
-                retain: true,
-                ..publish(QoS::AtMostOnce, "a", b"")
-            })
-        },
+        packet: || Packet::Publish(Publish { retain: true, ..publish(QoS::AtMostOnce, "a", b"") }),
     },
     Good {
         name: "QoS 1",
@@ -247,10 +232,7 @@ pub(crate) const GOOD: &[Good] = &[
         version: V5,
         bytes: "30 09 0001 'a' 05 02 00000000",
         packet: || {
-            Packet::Publish(Publish {
-                expiry_secs: Some(0),
-                ..publish(QoS::AtMostOnce, "a", b"")
-            })
+            Packet::Publish(Publish { expiry_secs: Some(0), ..publish(QoS::AtMostOnce, "a", b"") })
         },
     },
     Good {
@@ -275,10 +257,7 @@ pub(crate) const GOOD: &[Good] = &[
                 alias: TopicAlias::new(9),
                 expiry_secs: Some(10),
                 subscription_ids: subscription_ids(&[7]),
-                properties: PublishProperties::builder()
-                    .payload_format(0)
-                    .build()
-                    .unwrap(),
+                properties: PublishProperties::builder().payload_format(0).build().unwrap(),
                 packet_id: Some(packet_id(3)),
                 ..publish(QoS::AtLeastOnce, "a", b"x")
             })
@@ -326,10 +305,7 @@ pub(crate) const LENIENT: &[Good] = &[
         packet: || {
             Packet::Publish(Publish {
                 alias: TopicAlias::new(4),
-                properties: PublishProperties::builder()
-                    .user_property("k", "v")
-                    .build()
-                    .unwrap(),
+                properties: PublishProperties::builder().user_property("k", "v").build().unwrap(),
                 ..publish(QoS::AtMostOnce, "a", b"x")
             })
         },

@@ -16,12 +16,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "SUBSCRIBE to one filter",
         version: V3_1,
         bytes: "82 0A 0001 0005 'a/+/#' 01",
-        packet: || {
-            subscribe(plain_subscribe(
-                1,
-                vec![(filter("a/+/#"), at(QoS::AtLeastOnce))],
-            ))
-        },
+        packet: || subscribe(plain_subscribe(1, vec![(filter("a/+/#"), at(QoS::AtLeastOnce))])),
     },
     Good {
         name: "SUBSCRIBE to three filters",
@@ -43,10 +38,7 @@ pub(crate) const GOOD: &[Good] = &[
         version: V3_1,
         bytes: "82 11 0001 000C '$share/g/a/#' 02",
         packet: || {
-            subscribe(plain_subscribe(
-                1,
-                vec![(filter("$share/g/a/#"), at(QoS::ExactlyOnce))],
-            ))
+            subscribe(plain_subscribe(1, vec![(filter("$share/g/a/#"), at(QoS::ExactlyOnce))]))
         },
     },
     Good {
@@ -76,12 +68,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "SUBSCRIBE to one filter",
         version: V3_1_1,
         bytes: "82 0A 0001 0005 'a/+/#' 01",
-        packet: || {
-            subscribe(plain_subscribe(
-                1,
-                vec![(filter("a/+/#"), at(QoS::AtLeastOnce))],
-            ))
-        },
+        packet: || subscribe(plain_subscribe(1, vec![(filter("a/+/#"), at(QoS::AtLeastOnce))])),
     },
     Good {
         name: "SUBSCRIBE to three filters",
@@ -103,10 +90,7 @@ pub(crate) const GOOD: &[Good] = &[
         version: V3_1_1,
         bytes: "82 11 0001 000C '$share/g/a/#' 02",
         packet: || {
-            subscribe(plain_subscribe(
-                1,
-                vec![(filter("$share/g/a/#"), at(QoS::ExactlyOnce))],
-            ))
+            subscribe(plain_subscribe(1, vec![(filter("$share/g/a/#"), at(QoS::ExactlyOnce))]))
         },
     },
     Good {
@@ -136,12 +120,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "SUBSCRIBE to one filter",
         version: V5,
         bytes: "82 0B 0001 00 0005 'a/+/#' 01",
-        packet: || {
-            subscribe(plain_subscribe(
-                1,
-                vec![(filter("a/+/#"), at(QoS::AtLeastOnce))],
-            ))
-        },
+        packet: || subscribe(plain_subscribe(1, vec![(filter("a/+/#"), at(QoS::AtLeastOnce))])),
     },
     Good {
         name: "SUBSCRIBE to three filters",
@@ -163,10 +142,7 @@ pub(crate) const GOOD: &[Good] = &[
         version: V5,
         bytes: "82 12 0001 00 000C '$share/g/a/#' 02",
         packet: || {
-            subscribe(plain_subscribe(
-                1,
-                vec![(filter("$share/g/a/#"), at(QoS::ExactlyOnce))],
-            ))
+            subscribe(plain_subscribe(1, vec![(filter("$share/g/a/#"), at(QoS::ExactlyOnce))]))
         },
     },
     Good {
@@ -224,13 +200,7 @@ pub(crate) const GOOD: &[Good] = &[
         name: "UNSUBACK with properties",
         version: V5,
         bytes: "B0 0F 0001 0B 1F 0001 'r' 26 0001 'k' 0001 'v' 00",
-        packet: || {
-            unsuback(
-                1,
-                &[ReasonCode::Success],
-                reason_properties("r", &[("k", "v")]),
-            )
-        },
+        packet: || unsuback(1, &[ReasonCode::Success], reason_properties("r", &[("k", "v")])),
     },
     Good {
         name: "SUBACK with properties and failures",
@@ -321,12 +291,7 @@ pub(crate) const LENIENT: &[Good] = &[
         name: "SUBSCRIBE again",
         version: V3_1,
         bytes: "8A 06 0001 0001 'a' 01",
-        packet: || {
-            subscribe(plain_subscribe(
-                1,
-                vec![(filter("a"), at(QoS::AtLeastOnce))],
-            ))
-        },
+        packet: || subscribe(plain_subscribe(1, vec![(filter("a"), at(QoS::AtLeastOnce))])),
     },
     Good {
         name: "UNSUBSCRIBE again",
