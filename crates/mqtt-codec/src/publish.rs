@@ -74,7 +74,7 @@ pub enum AliasUse {
 }
 
 impl Message {
-    /// The message of a PUBLISH whose topic is `topic` (its own, or what its alias stands for).
+    /// The message of a PUBLISH whose topic is `topic` (its fields, or what its alias stands for).
     #[must_use]
     pub fn from_publish(publish: Publish, topic: TopicName) -> Self {
         Self {
@@ -95,14 +95,14 @@ const DUP: u8 = 0b1000;
 
 /// What the property block of a PUBLISH says.
 #[derive(Default)]
-struct OwnProperties {
+struct BlockFields {
     alias: Option<TopicAlias>,
     expiry_secs: Option<u32>,
     subscription_ids: SubscriptionIds,
     pass_on: PublishProperties,
 }
 
-impl OwnProperties {
+impl BlockFields {
     #[inline]
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut block = Block::open(reader)?;
@@ -113,23 +113,23 @@ impl OwnProperties {
     }
 
     fn decode_block(block: Block<'_>) -> Result<Self, DecodeError> {
-        let mut own = Self::default();
-        own.pass_on = PublishProperties::decode_from(block, |id, block| {
+        let mut fields = Self::default();
+        fields.pass_on = PublishProperties::decode_from(block, |id, block| {
             match id {
-                id::MESSAGE_EXPIRY => own.expiry_secs = Some(block.reader().u32()?),
+                id::MESSAGE_EXPIRY => fields.expiry_secs = Some(block.reader().u32()?),
                 id::TOPIC_ALIAS => {
                     let alias = TopicAlias::new(block.reader().u16()?);
-                    own.alias = Some(alias.ok_or(DecodeError::TopicAliasZero)?); // [MQTT-3.3.2-8]
+                    fields.alias = Some(alias.ok_or(DecodeError::TopicAliasZero)?); // [MQTT-3.3.2-8]
                 }
                 id::SUBSCRIPTION_ID => {
                     let value = SubscriptionId::new(block.reader().var_int()?);
-                    own.subscription_ids.push(value.ok_or(DecodeError::PropertyValue(id))?);
+                    fields.subscription_ids.push(value.ok_or(DecodeError::PropertyValue(id))?);
                 }
                 other => return not_allowed(other),
             }
             Ok(())
         })?;
-        Ok(own)
+        Ok(fields)
     }
 }
 
@@ -157,13 +157,13 @@ impl Publish {
             QoS::AtMostOnce => None,
             QoS::AtLeastOnce | QoS::ExactlyOnce => Some(reader.packet_id()?),
         };
-        let own = match version {
-            Version::V3_1 | Version::V3_1_1 => OwnProperties::default(),
-            Version::V5 => OwnProperties::decode(&mut reader)?,
+        let fields = match version {
+            Version::V3_1 | Version::V3_1_1 => BlockFields::default(),
+            Version::V5 => BlockFields::decode(&mut reader)?,
         };
         let topic = if !topic.is_empty() || version < Version::V5 {
             Some(TopicName::decode(topic, &reader)?)
-        } else if own.alias.is_some() {
+        } else if fields.alias.is_some() {
             None
         } else {
             return Err(DecodeError::TopicMissing);
@@ -176,10 +176,10 @@ impl Publish {
             retain: flags & RETAIN != 0,
             packet_id,
             topic,
-            alias: own.alias,
-            expiry_secs: own.expiry_secs,
-            subscription_ids: own.subscription_ids,
-            properties: own.pass_on,
+            alias: fields.alias,
+            expiry_secs: fields.expiry_secs,
+            subscription_ids: fields.subscription_ids,
+            properties: fields.pass_on,
             payload: frame,
         })))
     }
