@@ -74,7 +74,7 @@ pub enum AliasUse {
 }
 
 impl Message {
-    /// The message of a PUBLISH whose topic is `topic` (its fields, or what its alias stands for).
+    /// The message of a PUBLISH whose topic is `topic` (its own, or what its alias stands for).
     #[must_use]
     pub fn from_publish(publish: Publish, topic: TopicName) -> Self {
         Self {
