@@ -12,9 +12,8 @@ use std::panic::Location;
 use bytes::{Bytes, BytesMut};
 use mqtt_codec::{
     Ack, Auth, ClientId, ConnAck, Connect, Decoder, Disconnect, Packet, PacketId, Publish,
-    PublishProperties, QoS, ReasonCode, SubAck, Subscribe, SubscriptionId,
-    SubscriptionIds, SubscriptionOptions, TopicFilter, TopicName, UnsubAck, Unsubscribe,
-    UserProperties, Version,
+    PublishProperties, QoS, ReasonCode, SubAck, Subscribe, SubscriptionId, SubscriptionIds,
+    SubscriptionOptions, TopicFilter, TopicName, UnsubAck, Unsubscribe, UserProperties, Version,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -479,14 +478,17 @@ impl RawClient {
         &mut self,
         at: &Location<'_>,
         what: &str,
-        take: fn(Packet) -> Result<T, Packet>,
+        take: fn(Packet) -> Result<T, Box<Packet>>,
     ) -> T {
         loop {
-            match take(self.next(at).await) {
+            let other = match take(self.next(at).await) {
                 Ok(wanted) => return wanted,
-                Err(Packet::Publish(publish)) => self.early.push_back(publish),
-                Err(other) => self.fail(at, format_args!("expected {what}, got {other:?}")),
-            }
+                Err(other) => *other,
+            };
+            let Packet::Publish(publish) = other else {
+                self.fail(at, format_args!("expected {what}, got {other:?}"))
+            };
+            self.early.push_back(publish);
         }
     }
 
@@ -526,8 +528,8 @@ macro_rules! answers {
             )*
         }
         $(
-            fn $unwrap(packet: Packet) -> Result<$type, Packet> {
-                if let Packet::$variant(inner) = packet { Ok(inner.into()) } else { Err(packet) }
+            fn $unwrap(packet: Packet) -> Result<$type, Box<Packet>> {
+                if let Packet::$variant(inner) = packet { Ok(inner.into()) } else { Err(Box::new(packet)) }
             }
         )*
     };

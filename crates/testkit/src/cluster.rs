@@ -220,8 +220,8 @@ impl Cluster {
     }
 
     async fn run_proxy(&self, number: usize, listener: TcpListener) -> Broker {
-        let mut config = proxy_server::Config::default();
-        config.node_id = format!("proxy-{number}");
+        let node_id = format!("proxy-{number}");
+        let mut config = proxy_server::Config { node_id, ..proxy_server::Config::default() };
         let links = self.proxies[number].links.iter().map(LinkProxy::address);
         let direct = self.intermediates.iter().map(|intermediate| intermediate.address);
         let addresses: Vec<_> = if self.plan.linked { links.collect() } else { direct.collect() };
@@ -231,9 +231,11 @@ impl Cluster {
     }
 
     async fn run_intermediate(&self, number: usize, grpc: TcpListener) -> Running {
-        let mut config = intermediate_server::Config::default();
-        config.node_id = format!("intermediate-{number}");
-        config.start_grace = Duration::ZERO.into();
+        let mut config = intermediate_server::Config {
+            node_id: format!("intermediate-{number}"),
+            start_grace: Duration::ZERO.into(),
+            ..intermediate_server::Config::default()
+        };
         (self.plan.configure_intermediate)(&mut config);
         // A socket belongs to the runtime it was made in.
         let grpc = grpc.into_std().expect("a bound listener can be handed over");

@@ -81,10 +81,7 @@ async fn connect(near: TcpStream, target: SocketAddr, state: watch::Receiver<Cab
     }
     let (near_read, near_write) = near.into_split();
     let (far_read, far_write) = far.into_split();
-    tokio::join!(
-        pump(near_read, far_write, state.clone()),
-        pump(far_read, near_write, state)
-    );
+    tokio::join!(pump(near_read, far_write, state.clone()), pump(far_read, near_write, state));
 }
 
 /// Ends, and with that closes its half, when the cable is cut or either side is done.
