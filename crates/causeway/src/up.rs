@@ -133,16 +133,8 @@ impl Cluster {
         interrupted: &CancellationToken,
     ) -> anyhow::Result<ExitCode> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        for (index, spec) in specs.iter().enumerate() {
-            let log = args.data.as_ref().map(|folder| folder.join(format!("{}.log", spec.name)));
-            let lines = self.console.lines(&spec.name, index, log.as_deref())?;
-            let (server, end) = Server::start(&program, spec, &lines)?;
-            self.running.insert(spec.name.clone(), server);
-            let name = spec.name.clone();
-            self.ended.spawn(async move { (name, end.await) });
-        }
         tokio::select! {
-            ready = self.wait_until_ready(specs) => ready?,
+            ready = self.start(&program, specs, args) => ready?,
             () = interrupted.cancelled() => return Ok(ExitCode::SUCCESS),
         }
         self.console.say(self.table(specs));
@@ -155,6 +147,28 @@ impl Cluster {
             }
             () = interrupted.cancelled() => Ok(ExitCode::SUCCESS),
         }
+    }
+
+    /// Starts the intermediate, then the proxies, so that no proxy looks for it in vain.
+    async fn start(&mut self, program: &Path, specs: &[Spec], args: &UpArgs) -> anyhow::Result<()> {
+        let (first, rest) = specs.split_at(1.min(specs.len()));
+        for together in [first, rest] {
+            for spec in together {
+                self.start_one(program, spec, args)?;
+            }
+            self.wait_until_ready(together).await?;
+        }
+        Ok(())
+    }
+
+    fn start_one(&mut self, program: &Path, spec: &Spec, args: &UpArgs) -> anyhow::Result<()> {
+        let log = args.data.as_ref().map(|folder| folder.join(format!("{}.log", spec.name)));
+        let lines = self.console.lines(&spec.name, self.running.len(), log.as_deref())?;
+        let (server, end) = Server::start(program, spec, &lines)?;
+        self.running.insert(spec.name.clone(), server);
+        let name = spec.name.clone();
+        self.ended.spawn(async move { (name, end.await) });
+        Ok(())
     }
 
     async fn wait_until_ready(&mut self, specs: &[Spec]) -> anyhow::Result<()> {

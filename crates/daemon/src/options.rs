@@ -283,8 +283,8 @@ fn argument(program: &Program, row: &Row) -> Arg {
     }
     help.push_str(&format!(" [env: {}]", program.variable(&row.key)));
     let section = match row.key.split_once('.') {
-        Some((section, _)) => format!("Options: {section}"),
-        None => "Options".to_owned(),
+        Some((section, _)) => format!("[{section}]"),
+        None => "Process".to_owned(),
     };
     let arg = Arg::new(row.key.clone())
         .long(row.flag())
