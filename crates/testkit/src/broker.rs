@@ -81,12 +81,7 @@ impl Broker {
     ///
     /// When it does not answer.
     pub async fn http(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.admin).await.expect("the interface listens");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("the request is taken");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("the answer is text");
-        answer
+        http(self.admin, path).await
     }
 
     /// Waits until it serves, as a node of a cluster.
@@ -131,6 +126,20 @@ impl Broker {
     fn assert_sound(&self) {
         assert_eq!(self.node.stats().panics, 0, "a client task of the proxy panicked");
     }
+}
+
+/// What the HTTP interface of a server answers to a GET: status line, headers and body.
+///
+/// # Panics
+///
+/// When it does not answer.
+pub async fn http(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("the interface listens");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the request is taken");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("the answer is text");
+    answer
 }
 
 async fn free_port() -> TcpListener {

@@ -19,12 +19,12 @@ pub mod wire;
 
 use std::time::Duration;
 
-pub use broker::Broker;
+pub use broker::{Broker, http};
 pub use client::{RawClient, connect_packet, persistent};
 pub use cluster::{Cluster, Plan};
 pub use history::{History, Violation};
 pub use link::LinkProxy;
-pub use process::{Process, kill};
+pub use process::{Process, kill, run};
 
 /// How long anything that must happen may take.
 pub const DEADLINE: Duration = Duration::from_secs(5);

@@ -5,9 +5,9 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::OnceCell;
 
@@ -72,6 +72,16 @@ impl Process {
         }
     }
 
+    /// The next line of output; `None` when there will be none.
+    ///
+    /// # Panics
+    ///
+    /// When neither comes within the deadline.
+    pub async fn line(&mut self) -> Option<String> {
+        let next = tokio::time::timeout(DEADLINE, self.lines.next_line()).await;
+        next.expect("a line, or the end of the output").expect("the output is text")
+    }
+
     /// Ends it without a chance to say goodbye.
     ///
     /// # Panics
@@ -91,6 +101,31 @@ impl Process {
         let status = status.expect("it ends within the deadline");
         status.expect("a child can be waited for").success()
     }
+}
+
+/// Runs `causeway` with `arguments` and `input` until it ends by itself.
+///
+/// # Panics
+///
+/// When it cannot be started, or goes on past the deadline.
+pub async fn run(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(causeway().await)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary was built and can be started");
+    let mut stdin = child.stdin.take().expect("its input is piped");
+    let feed = async {
+        // It need not read all of it.
+        stdin.write_all(input.as_bytes()).await.ok();
+        drop(stdin);
+    };
+    let both = async { tokio::join!(child.wait_with_output(), feed).0 };
+    let ended = tokio::time::timeout(DEADLINE, both).await.expect("it ends within the deadline");
+    ended.expect("a child can be waited for")
 }
 
 /// Sends a signal, named as `kill` names it (`KILL`, `TERM`, `STOP`), to a process that a
