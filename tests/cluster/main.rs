@@ -2,7 +2,7 @@
 //!
 //! - `delivery`, `faults`: servers in this process, over real gRPC
 //! - `processes`: the real binary; `foreign`: clients of others, which must be installed
-//! - `load`, `support`: what these are written with
+//! - `load`, `rumqtt`, `support`: what these are written with
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -13,4 +13,6 @@ mod delivery;
 mod faults;
 mod foreign;
 mod load;
+mod processes;
+mod rumqtt;
 mod support;

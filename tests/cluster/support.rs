@@ -115,9 +115,13 @@ pub(crate) async fn readiness(proxy: &Broker, status: u16) {
 
 /// The value of a counter at `/metrics` of a proxy, summed over its labels.
 pub(crate) async fn metric(proxy: &Broker, name: &str) -> u64 {
-    let text = proxy.http("/metrics").await;
+    value(&proxy.http("/metrics").await, name)
+}
+
+/// The value of a metric in the text of `/metrics`, summed over its labels.
+pub(crate) fn value(text: &str, name: &str) -> u64 {
     let of_name =
         |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
     let values = text.lines().filter(of_name).filter_map(|line| line.rsplit_once(' '));
-    values.map(|(_, value)| value.parse::<u64>().expect("a counter is a number")).sum()
+    values.map(|(_, value)| value.parse::<u64>().expect("a count is a number")).sum()
 }
