@@ -253,7 +253,15 @@ impl Roster {
 
     pub(crate) fn handle_view(&mut self, address: SocketAddr, view: View, now: Instant) {
         self.views.handle_view(address, view, now);
-        self.known = self.views.members();
+        let mut members = self.views.members();
+        // One that joins has not heard of everybody: who is not there is learned only from others. A Hello
+        // that left somebody out would let the next intermediate serve without them.
+        if !self.views.any_complete() {
+            let unheard = |old: &Member| members.iter().all(|member| member.node != old.node);
+            let unheard: Vec<_> = self.known.drain(..).filter(unheard).collect();
+            members.extend(unheard);
+        }
+        self.known = members;
     }
 
     /// A session has ended or could not begin.

@@ -110,6 +110,11 @@ impl<K: Copy + Ord> Views<K> {
         all.into_iter().map(member).collect()
     }
 
+    /// Whether some connected intermediate has heard of every endpoint.
+    pub(crate) fn any_complete(&self) -> bool {
+        self.seen.values().any(|seen| seen.state != RelayState::Joining)
+    }
+
     fn lags(&self, key: K, seen: &Seen, now: Instant) -> bool {
         let settled = |at: Instant| now.saturating_duration_since(at) > HYSTERESIS;
         let others = self

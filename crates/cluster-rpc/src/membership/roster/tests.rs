@@ -221,3 +221,32 @@ fn a_proxy_whose_clock_was_set_back_an_hour_soon_has_a_newer_life() {
     }
     assert!(attempts <= 12, "{attempts}");
 }
+
+#[test]
+fn an_intermediate_that_joins_makes_nobody_forgotten() {
+    let mut script = Script::new(&["one", "two"]);
+    let view = |state, nodes: &[&str]| View {
+        state,
+        members: nodes.iter().map(|node| member(node, 100)).collect(),
+    };
+    let known = |script: &mut Script| {
+        script.sessions += 1;
+        script.roster.begin(address(2), script.sessions).unwrap();
+        let waker = Waker::noop();
+        let polled = script.roster.poll_route(address(2), script.sessions, BeatDue::No, waker);
+        let RoutePoll::Frame(RouteUp::Hello(hello)) = polled else { panic!("{polled:?}") };
+        let mut nodes: Vec<_> = hello.known.into_iter().map(|known| known.node).collect();
+        nodes.sort();
+        nodes
+    };
+    let nodes = |names: &[&str]| names.iter().map(|name| member(name, 0).node).collect::<Vec<_>>();
+    script.welcome(1, "i", None);
+    script.roster.handle_view(address(1), view(RelayState::Serving, &["p", "q"]), script.start);
+    script.down(1, 1.0);
+    script.welcome(1, "i", None);
+    // It has come back empty, and q has not found it yet.
+    script.roster.handle_view(address(1), view(RelayState::Joining, &["p"]), script.at(2.0));
+    assert_eq!(known(&mut script), nodes(&["p", "q"]));
+    script.roster.handle_view(address(1), view(RelayState::Serving, &["p"]), script.at(9.0));
+    assert_eq!(known(&mut script), nodes(&["p"]), "q was waited for and did not come");
+}
