@@ -183,7 +183,6 @@ async fn the_servers_end_when_up_is_killed() {
         up.servers.iter().all(|server| !is_alive(server.process))
     })
     .await;
-    assert!(TcpStream::connect(up.proxy(0).address()).await.is_err(), "somebody still listens");
 }
 
 #[tokio::test(flavor = "multi_thread")]
