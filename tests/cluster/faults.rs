@@ -210,7 +210,7 @@ async fn a_proxy_that_is_cut_off_is_declared_dead_and_begins_again() {
 async fn a_proxy_whose_cable_stalls_is_declared_dead_when_its_lease_ends() {
     let plan = Cluster::plan(2, 1).linked();
     let plan = plan.proxies_with(|config| config.cluster.lease = SHORT_LEASE.into());
-    let cluster = plan.intermediates_with(|config| config.lease = SHORT_LEASE.into()).start().await;
+    let cluster = plan.intermediates_with(|config| config.cluster.lease = SHORT_LEASE.into()).start().await;
     complete(&cluster, 2, 1).await;
     let topic = name("stall");
     let mut lost = subscriber(&cluster, 1, Version::V5, &topic, QoS::AtLeastOnce).await;
@@ -321,7 +321,7 @@ async fn a_proxy_with_a_wrong_token_never_becomes_ready() {
         let token = if config.node_id == "proxy-0" { "right" } else { "wrong" };
         config.cluster.token = Some(Secret::new(token));
     });
-    let plan = plan.intermediates_with(|config| config.token = Some(Secret::new("right")));
+    let plan = plan.intermediates_with(|config| config.cluster.token = Some(Secret::new("right")));
     let mut cluster = plan.start().await;
     let stranger = cluster.add_proxy().await;
     let stranger = cluster.proxy(stranger);

@@ -359,7 +359,7 @@ async fn every_command_explains_its_options() {
         (&["sub", "--help"], &["--topic", "--count", "--format", "--json", "--verbose"]),
         (&["bench", "--help"], &["Usage"]),
         (&["proxy-server", "--help"], &["--mqtt-listen", "--cluster-intermediates"]),
-        (&["intermediate-server", "--help"], &["--listen", "--token", "--lease"]),
+        (&["intermediate-server", "--help"], &["--listen", "--cluster-token", "--cluster-lease"]),
     ];
     for (arguments, words) in pages {
         let page = success(run(arguments, "").await);

@@ -31,7 +31,7 @@ pub static PROGRAM: Program = Program {
     env_prefix: "CAUSEWAY",
     options: OPTIONS,
     after_help: "Examples:\n  intermediate-server\n      Serves proxies on port 7420 of all addresses\n  \
-        intermediate-server --listen 10.0.0.7:7420 --token-file /etc/causeway/token\n      \
+        intermediate-server --listen 10.0.0.7:7420 --cluster-token-file /etc/causeway/token\n      \
         Only for proxies that know the secret\n  \
         intermediate-server --config intermediate.toml --check-config\n      \
         Says whether a configuration is right\n\n\
@@ -54,9 +54,9 @@ const OPTIONS: &[Opt] = &[
         "Address of the HTTP interface with /metrics, /livez and /readyz; empty: none",
         OptKind::Text,
     ),
-    opt("token", "", "", "Secret shared by all processes of the cluster", OptKind::Secret),
+    opt("cluster.token", "", "", "Secret shared by all processes of the cluster", OptKind::Secret),
     opt(
-        "lease",
+        "cluster.lease",
         "\"6s\"",
         "",
         "Time without a sign of life after which a proxy is taken for dead, 1s to 10m; the same on all processes",
@@ -143,11 +143,8 @@ pub struct Config {
     /// The HTTP interface.
     #[serde(deserialize_with = "address_or_none")]
     pub admin_listen: Option<SocketAddr>,
-    /// What proxies must present.
-    #[serde(default)]
-    pub token: Option<Secret>,
-    /// Silence after which a proxy is dead.
-    pub lease: Period,
+    /// What holds for all processes of the cluster.
+    pub cluster: ClusterConfig,
     /// Wait after the start.
     pub start_grace: Period,
     /// Wait before the end.
@@ -166,6 +163,17 @@ pub struct Config {
     pub log: LogConfig,
     /// Stop when standard input ends.
     pub exit_with_parent: bool,
+}
+
+/// Section `cluster`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// What proxies must present.
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// Silence after which a proxy is dead.
+    pub lease: Period,
 }
 
 /// Section `credit`.
@@ -215,12 +223,12 @@ impl Config {
     }
 
     pub(crate) fn token(&self) -> Result<Option<Token>, Refused> {
-        let Some(secret) = &self.token else {
+        let Some(secret) = &self.cluster.token else {
             return Ok(None);
         };
         let token = Token::new(secret.reveal()).ok_or_else(|| {
             let expected = "visible ASCII characters, at least one";
-            Refused::new("token", "(hidden)", expected)
+            Refused::new("cluster.token", "(hidden)", expected)
         })?;
         Ok(Some(token))
     }
@@ -246,7 +254,7 @@ impl Validate for Config {
         self.token()?;
         self.log.validate()?;
         let periods = [
-            ("lease", self.lease, 1, "1s to 10m"),
+            ("cluster.lease", self.cluster.lease, 1, "1s to 10m"),
             ("start_grace", self.start_grace, 0, "at most 10m"),
             ("drain", self.drain, 0, "at most 10m"),
         ];
@@ -315,6 +323,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_readme_lists_every_option() {
+        let readme = include_str!("../../../README.md");
+        let reference = daemon::reference(&PROGRAM);
+        assert!(readme.contains(&reference), "README.md must hold:\n{reference}");
+    }
+
+    #[test]
     fn the_defaults_of_the_table_are_a_valid_configuration_and_those_of_the_relay() {
         let config = Config::default();
         let relay = crate::relay::RelayConfig::new(cluster_rpc::frame::Member {
@@ -323,7 +338,7 @@ mod tests {
         });
         assert_eq!(config.outbox_limits(), relay.outbox);
         assert_eq!(config.credit(), relay.credit);
-        assert_eq!(config.lease.duration(), relay.lease);
+        assert_eq!(config.cluster.lease.duration(), relay.lease);
         assert_eq!(config.start_grace.duration(), relay.start_grace);
         assert_eq!(config.maximum_routes, relay.max_routes);
     }
@@ -333,8 +348,8 @@ mod tests {
         type Change = fn(&mut Config);
         let cases: [(Change, &str); 8] = [
             (|c| c.node_id = "a\nb".into(), "node_id"),
-            (|c| c.token = Some(Secret::new("a b")), "token"),
-            (|c| c.lease = std::time::Duration::from_millis(900).into(), "lease = \"900ms\""),
+            (|c| c.cluster.token = Some(Secret::new("a b")), "cluster.token"),
+            (|c| c.cluster.lease = std::time::Duration::from_millis(900).into(), "cluster.lease = \"900ms\""),
             (|c| c.start_grace = std::time::Duration::from_secs(601).into(), "start_grace"),
             (|c| c.maximum_packet_size = ByteSize::new(1), "maximum_packet_size = \"1B\""),
             (|c| c.outbox.qos0_bytes = ByteSize::new(65 * MIB), "outbox.qos0_bytes"),

@@ -69,7 +69,7 @@ impl Node {
         let member =
             Member { node: config.node(addresses.grpc.port())?, incarnation: incarnation() };
         let relay = RelayConfig {
-            lease: config.lease.duration(),
+            lease: config.cluster.lease.duration(),
             start_grace: config.start_grace.duration(),
             credit: config.credit(),
             max_routes: config.maximum_routes,

@@ -235,7 +235,7 @@ async fn a_route_that_is_lost_is_noticed_by_the_digest_and_repaired() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_token_nobody_is_served() {
     let relay = Intermediate::start("127.0.0.1:0", |config| {
-        config.token = Some(daemon::Secret::new("secret"));
+        config.cluster.token = Some(daemon::Secret::new("secret"));
     })
     .await;
     let stranger = Proxy::start("stranger", relay.address());

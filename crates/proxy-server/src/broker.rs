@@ -9,6 +9,7 @@ use std::time::Instant;
 use cluster_rpc::{RouteSeq, Uplink, WindowFull};
 use mqtt_codec::{Message, QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
 use mqtt_session::{Ended, ServerProfile, Ticket};
+use tokio::sync::Semaphore;
 
 use crate::fanout::{FanoutCache, Handed};
 use crate::mailbox::{Drained, Mailbox, QueueLimits};
@@ -17,6 +18,9 @@ use crate::retained::{RetainedFull, RetainedLimits, RetainedStore};
 use crate::sessions::{EndedSession, ParkedSession, SessionHandle, Sessions};
 use crate::subscriptions::{Subscription, Subscriptions};
 use crate::will;
+
+/// Messages of clients that are gone that may wait for room in the uplink.
+const LEFTOVERS: usize = 1024;
 
 /// Limits that the broker itself enforces.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +72,16 @@ pub(crate) struct Taken {
 pub(crate) struct Stalled {
     taken: Taken,
     ticket: PublishTicket,
+}
+
+impl Stalled {
+    /// Gives up sending it: the ticket of its publisher, if there is one.
+    pub(crate) fn into_ticket(self) -> Option<Ticket> {
+        match self.ticket {
+            PublishTicket::Client { ticket, .. } => Some(ticket),
+            PublishTicket::Will => None,
+        }
+    }
 }
 
 impl Taken {
@@ -130,6 +144,8 @@ pub(crate) struct Broker {
     pub retained: RetainedStore,
     /// The way to the intermediates; `None` in a proxy that stands alone.
     pub uplink: Option<Uplink<PublishTicket>>,
+    /// One permit for each message of a client that is gone that waits for room in the uplink.
+    pub leftovers: Arc<Semaphore>,
     /// Counters.
     pub metrics: Metrics,
     /// What this server offers to clients.
@@ -151,6 +167,7 @@ impl Broker {
             sessions: Sessions::new(limits.mailbox),
             retained: RetainedStore::new(limits.retained),
             uplink,
+            leftovers: Arc::new(Semaphore::new(LEFTOVERS)),
             metrics,
             profile: Arc::new(profile),
             limits,

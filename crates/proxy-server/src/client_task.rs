@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use mqtt_codec::Decoder;
+use mqtt_codec::{Decoder, ReasonCode};
 use mqtt_session::{Connection, DeliveryOutcome, Event, ProtocolError, Ticket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
@@ -23,6 +23,7 @@ use crate::mailbox::Drained;
 use crate::metrics::DropReason;
 use crate::retained_scan::RetainedScan;
 use crate::sessions::{EndedSession, SessionHandle};
+use crate::will;
 use crate::wire::{Input, Output};
 
 /// No message is taken from the mailbox while more than this waits to be written, in bytes.
@@ -30,6 +31,9 @@ const OUTPUT_ENOUGH: usize = 64 * 1024;
 
 /// Nothing is read while more than this waits to be written, in bytes.
 const OUTPUT_MUCH: usize = 1024 * 1024;
+
+/// Retained messages read at once.
+const RETAINED_PAGE: usize = 64;
 
 /// How long a closed connection may take to send what it still has to say.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -57,6 +61,8 @@ pub(crate) struct ClientTask<S> {
     subscribing: VecDeque<Subscribing>,
     scans: VecDeque<RetainedScan>,
     timer: Pin<Box<Sleep>>,
+    /// Whether the client was not listened to since the keep-alive was last looked at.
+    deaf: bool,
     guard: SessionGuard,
 }
 
@@ -117,6 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             subscribing: VecDeque::new(),
             scans: VecDeque::new(),
             timer,
+            deaf: false,
             guard,
         }
     }
@@ -133,21 +140,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
                 }
             }
         };
+        let (mut stream, mut output) = self.finish();
         if end == SocketEnd::Closed {
-            // Nobody waits longer for a client that does not read.
-            let farewell = poll_fn(|context| self.poll_farewell(context));
+            // The session is over or parked already: nobody waits for a client that does not read.
+            let farewell = poll_fn(|context| poll_farewell(context, &mut stream, &mut output));
             drop(tokio::time::timeout(LAST_WORDS, farewell).await);
         }
-        self.finish();
     }
 
-    fn finish(mut self) {
+    /// Ends the connection and hands its session back. What is left is to be said to the client.
+    fn finish(mut self) -> (S, Output) {
         self.guard.handle = None;
         self.publisher.tally.flush(&self.broker.metrics);
+        // Local recipients have it already, so the cluster should get it too. If it cannot, the client is told
+        // nothing, and may send it again.
+        let late = self.stalled.take().and_then(|late| will::relay(&self.broker, late.stalled).err());
+        if let Some(ticket) = late.and_then(Stalled::into_ticket) {
+            self.connection.complete(ticket, ReasonCode::QuotaExceeded);
+        }
         let ended = self.connection.end(Instant::now());
         tracing::debug!(reason = ?ended.reason, "connection closed");
         self.broker.metrics.count_closed(&ended.reason);
         self.broker.close(self.publisher.handle, ended, self.drained);
+        (self.stream, self.output)
     }
 
     /// Does everything that can be done now. Pending when there was nothing.
@@ -212,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
 
     fn poll_input(&mut self, context: &mut Context<'_>, now: Instant) -> io::Result<bool> {
         let mut progress = false;
+        self.deaf |= !self.may_read();
         if self.may_read() {
             let missing = self.decoder.missing(&self.input.buffer);
             match self.input.poll_read(context, &mut self.stream, missing) {
@@ -308,26 +324,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         self.scans.extend(subscribed.retained.into_iter().map(RetainedScan::new));
     }
 
-    /// Reads retained messages page by page, as the client's window and the output allow.
+    /// Reads a page of retained messages, if the client's window and the output allow one.
     fn send_retained(&mut self, now: Instant) -> bool {
-        let mut progress = false;
-        while let Some(scan) = self.scans.front_mut() {
-            if !self.drained.deliveries.is_empty() || self.output.len() >= OUTPUT_ENOUGH {
-                break;
-            }
-            let window = self.connection.window();
-            if window == 0 {
-                break;
-            }
-            let more =
-                scan.read(&self.broker.retained, window.min(64), now, &mut self.drained.deliveries);
-            if !more {
-                self.scans.pop_front();
-            }
-            progress = true;
-            self.hand_over(now);
+        let window = self.connection.window().min(RETAINED_PAGE);
+        let blocked = !self.drained.deliveries.is_empty() || self.output.len() >= OUTPUT_ENOUGH;
+        if blocked || window == 0 {
+            return false;
         }
-        progress
+        let Some(scan) = self.scans.front_mut() else {
+            return false;
+        };
+        if !scan.read(&self.broker.retained, window, now, &mut self.drained.deliveries) {
+            self.scans.pop_front();
+        }
+        true
     }
 
     fn hand_over(&mut self, now: Instant) {
@@ -370,6 +380,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     fn poll_timer(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
         let mut progress = false;
         while self.timer.as_mut().poll(context).is_ready() {
+            if std::mem::take(&mut self.deaf) {
+                self.connection.excuse_silence(now);
+            }
             self.connection.handle_timeout(now);
             let next = deadline(&self.connection);
             if self.connection.closed().is_some() {
@@ -380,14 +393,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         }
         progress
     }
+}
 
-    fn poll_farewell(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.encode()?;
-        while !self.output.is_empty() {
-            std::task::ready!(self.output.poll_write(context, &mut self.stream))?;
-        }
-        Pin::new(&mut self.stream).poll_shutdown(context)
+fn poll_farewell<S: AsyncWrite + Unpin>(
+    context: &mut Context<'_>,
+    stream: &mut S,
+    output: &mut Output,
+) -> Poll<io::Result<()>> {
+    while !output.is_empty() {
+        std::task::ready!(output.poll_write(context, stream))?;
     }
+    Pin::new(stream).poll_shutdown(context)
 }
 
 /// When the keep-alive is to be looked at next; far away if there is none.

@@ -203,7 +203,7 @@ const OPTIONS: &[Opt] = &[
     ),
     opt(
         "mailbox.bytes",
-        "\"1MiB\"",
+        "\"4MiB\"",
         "",
         "Most bytes waiting for a connected client",
         OptKind::Size,
@@ -495,6 +495,13 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_readme_lists_every_option() {
+        let readme = include_str!("../../../README.md");
+        let reference = daemon::reference(&PROGRAM);
+        assert!(readme.contains(&reference), "README.md must hold:\n{reference}");
+    }
 
     #[test]
     fn the_defaults_of_the_table_are_a_valid_configuration() {

@@ -26,18 +26,22 @@ pub enum DropReason {
     RetainedFull,
     /// A shared subscription had no member that could take it.
     NoMember,
+    /// Not sent to the cluster: its publisher is gone and the uplink has no room. Local recipients
+    /// got it.
+    UplinkFull,
     /// The session ended with the message in its queue.
     SessionEnded,
 }
 
 impl DropReason {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::QueueFull,
         Self::ClientAway,
         Self::Expired,
         Self::TooLarge,
         Self::RetainedFull,
         Self::NoMember,
+        Self::UplinkFull,
         Self::SessionEnded,
     ];
 
@@ -49,6 +53,7 @@ impl DropReason {
             Self::TooLarge => "too_large",
             Self::RetainedFull => "retained_full",
             Self::NoMember => "no_member",
+            Self::UplinkFull => "uplink_full",
             Self::SessionEnded => "session_ended",
         }
     }

@@ -8,6 +8,7 @@ use mqtt_codec::Message;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::broker::{Broker, Stalled};
+use crate::metrics::DropReason;
 use crate::sessions::SessionHandle;
 
 /// What the standard takes as "for ever".
@@ -45,14 +46,30 @@ pub(crate) fn session_timer(
     Some(AbortOnDropHandle::new(tokio::spawn(timer)))
 }
 
-/// Publishes a will. It waits for room in the uplink if it must.
+/// Publishes a will. It waits for room in the uplink if it must; when too many wait, the cluster
+/// does not get it, which is counted.
 pub(crate) fn publish(broker: &Arc<Broker>, message: Message) {
-    if let Err(stalled) = broker.publish_will(message) {
-        tokio::spawn(relay_later(Arc::clone(broker), stalled));
+    let late = broker.publish_will(message).err();
+    if late.and_then(|late| relay(broker, late).err()).is_some() {
+        broker.metrics.count_dropped(DropReason::UplinkFull, 1);
     }
 }
 
-async fn relay_later(broker: Arc<Broker>, mut stalled: Stalled) {
+/// Sends, as soon as there is room, what a client left behind when it went: local recipients have
+/// it, the cluster has not. It comes back when too many wait already.
+pub(crate) fn relay(broker: &Arc<Broker>, stalled: Stalled) -> Result<(), Stalled> {
+    let Ok(permit) = Arc::clone(&broker.leftovers).try_acquire_owned() else {
+        return Err(stalled);
+    };
+    let broker = Arc::clone(broker);
+    tokio::spawn(async move {
+        relay_later(&broker, stalled).await;
+        drop(permit);
+    });
+    Ok(())
+}
+
+async fn relay_later(broker: &Broker, mut stalled: Stalled) {
     while let Some(uplink) = &broker.uplink {
         uplink.window_open().await;
         match broker.relay(stalled) {
