@@ -9,6 +9,10 @@ const ENOUGH: u64 = 16;
 /// The first step away from no waiting.
 const STEP: Duration = Duration::from_micros(50);
 
+/// Longest nap per message that may be on its way: with few of them, a broker would soon have
+/// nothing left to do.
+const PER_MESSAGE: Duration = Duration::from_micros(50);
+
 /// The length of the next nap: it grows while reads bring few packets, and shrinks when they bring
 /// enough.
 #[derive(Clone, Debug)]
@@ -23,7 +27,8 @@ impl Gather {
     /// Naps of at most `most`, with up to `on_the_way` messages per connection on their way: when
     /// these are few, waiting would only slow them down.
     pub(super) fn new(most: Duration, on_the_way: u64) -> Self {
-        Self { most, enough: ENOUGH.min(on_the_way / 4), nap: Duration::ZERO }
+        let bearable = PER_MESSAGE.saturating_mul(u32::try_from(on_the_way).unwrap_or(u32::MAX));
+        Self { most: most.min(bearable), enough: ENOUGH.min(on_the_way / 4), nap: Duration::ZERO }
     }
 
     /// How long to wait after a round that brought `packets` on `sockets` sockets.
@@ -53,6 +58,9 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_messages_that_cannot_come() {
+        let mut few = Gather::new(Duration::from_secs(1), 10);
+        let longest = (0..20).map(|_| few.nap(1, 1)).max();
+        assert_eq!(longest, Some(PER_MESSAGE * 10));
         let mut gather = Gather::new(Duration::from_millis(1), 1);
         assert_eq!(gather.nap(1, 1), Duration::ZERO);
         assert_eq!(Gather::new(Duration::from_millis(1), 1_000).nap(0, 0), Duration::ZERO);

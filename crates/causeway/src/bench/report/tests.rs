@@ -1,3 +1,5 @@
+//! The figures of a report, from counts that are given.
+
 use super::super::board::Totals;
 use super::super::check::Verdicts;
 use super::super::drive::Snapshot;
