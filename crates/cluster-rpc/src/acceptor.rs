@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::Wire;
 use crate::frame::{DeliverDown, DeliverUp, PublishDown, PublishUp, RouteDown, RouteUp};
-use crate::proto;
 use crate::proto::relay_server::{Relay, RelayServer};
 use crate::proto::routes_server::{Routes, RoutesServer};
 use crate::stream::{self, Outgoing, Stream};
@@ -119,7 +119,7 @@ struct Service {
 impl Service {
     async fn accept<Up: Wire, Down: Wire>(
         &self,
-        request: Request<Streaming<Up::Proto>>,
+        request: Request<Streaming<Bytes>>,
         attachment: impl FnOnce(Stream<Up, Down>) -> Attachment + Send,
     ) -> Result<Response<Outgoing<Down>>, Status> {
         if let Some(token) = &self.token {
@@ -138,7 +138,7 @@ impl Routes for Service {
 
     async fn sync(
         &self,
-        request: Request<Streaming<proto::RouteUp>>,
+        request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Self::SyncStream>, Status> {
         self.accept(request, Attachment::Routes).await
     }
@@ -151,14 +151,14 @@ impl Relay for Service {
 
     async fn publish(
         &self,
-        request: Request<Streaming<proto::PublishUp>>,
+        request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Self::PublishStream>, Status> {
         self.accept(request, Attachment::Publish).await
     }
 
     async fn deliver(
         &self,
-        request: Request<Streaming<proto::DeliverUp>>,
+        request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Self::DeliverStream>, Status> {
         self.accept(request, Attachment::Deliver).await
     }

@@ -10,8 +10,9 @@ mod tests;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use prost::Message as _;
 
-pub(crate) use relay::{incoming_frame, publish_batch};
+pub(crate) use relay::incoming_frame;
 
 use crate::error::FrameError;
 use crate::frame::{Incarnation, Member, NodeId};
@@ -20,11 +21,20 @@ use crate::proto;
 /// A frame of ours and the message that carries it.
 pub(crate) trait Wire: Sized + Send + 'static {
     /// The generated message.
-    type Proto: Default + Send + 'static;
+    type Proto: prost::Message + Default;
 
     fn from_proto(message: Self::Proto) -> Result<Self, FrameError>;
 
     fn into_proto(self) -> Self::Proto;
+
+    fn encode(self) -> Bytes {
+        self.into_proto().encode_to_vec().into()
+    }
+
+    fn decode(frame: Bytes) -> Result<Self, FrameError> {
+        let message = Self::Proto::decode(frame).map_err(|_| FrameError::Invalid("protobuf"))?;
+        Self::from_proto(message)
+    }
 }
 
 impl Wire for Member {

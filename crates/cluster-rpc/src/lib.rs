@@ -13,6 +13,7 @@
 
 pub mod acceptor;
 mod backoff;
+mod codec;
 mod convert;
 pub mod digest;
 pub mod error;
@@ -29,6 +30,7 @@ pub mod stream;
 mod token;
 mod transport;
 pub mod uplink;
+mod wire;
 
 pub use acceptor::{AcceptorConfig, Attachment, Attachments, serve};
 pub use digest::RouteDigest;

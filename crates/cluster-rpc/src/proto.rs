@@ -15,3 +15,5 @@
 )]
 
 tonic::include_proto!("causeway.v1");
+tonic::include_proto!("causeway.v1.Relay");
+tonic::include_proto!("causeway.v1.Routes");

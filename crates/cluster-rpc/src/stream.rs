@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -111,7 +112,7 @@ pub(crate) struct Outgoing<Down> {
 }
 
 impl<Down: Wire> tokio_stream::Stream for Outgoing<Down> {
-    type Item = Result<Down::Proto, Status>;
+    type Item = Result<Bytes, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -119,19 +120,19 @@ impl<Down: Wire> tokio_stream::Stream for Outgoing<Down> {
             // Queued frames still come out; new ones are refused.
             this.queue.close();
         }
-        this.queue.poll_recv(context).map(|frame| frame.map(|frame| Ok(frame.into_proto())))
+        this.queue.poll_recv(context).map(|frame| frame.map(|frame| Ok(frame.encode())))
     }
 }
 
 /// Makes both ends of a call that was just accepted. `shutdown` ends it too.
 pub(crate) fn accept<Up: Wire, Down: Wire>(
-    request: Request<Streaming<Up::Proto>>,
+    request: Request<Streaming<Bytes>>,
     shutdown: &CancellationToken,
 ) -> Result<(Stream<Up, Down>, Outgoing<Down>), Status> {
     let peer = request.remote_addr().ok_or_else(|| Status::internal("no peer address"))?;
     let (sender, queue) = mpsc::channel(QUEUE_FRAMES);
     let ended = shutdown.child_token();
-    let incoming = request.into_inner().map(|message| Ok(Up::from_proto(message?)?));
+    let incoming = request.into_inner().map(|message| Ok(Up::decode(message?)?));
     let stream = Stream {
         peer,
         incoming: Box::pin(incoming),

@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use mqtt_codec::{Message, PublishProperties, QoS, TopicName};
+
+use prost::Message as _;
 
 use super::{Wire, required, text};
 use crate::error::FrameError;
@@ -13,10 +16,10 @@ use crate::frame::{
     DeliverDown, DeliverOpen, DeliverUp, Delivery, Incarnation, Lane, Member, PublishDown,
     PublishUp, Routed,
 };
-use crate::origin::Outgoing;
 use crate::proto;
 use crate::proto::{deliver_down, deliver_up, publish_down, publish_up};
 use crate::receiver::{Incoming, IncomingFrame};
+use crate::wire;
 
 const QOS_BITS: u32 = 0b011;
 const RETAIN_BIT: u32 = 0b100;
@@ -47,6 +50,13 @@ impl Wire for PublishUp {
             }
         };
         proto::PublishUp { frame: Some(frame) }
+    }
+
+    fn decode(frame: Bytes) -> Result<Self, FrameError> {
+        match wire::read_publish_batch(&frame, routed)? {
+            Some(messages) => Ok(Self::Batch(messages)),
+            None => decode_generated(frame),
+        }
     }
 }
 
@@ -123,7 +133,7 @@ impl Wire for DeliverDown {
         Ok(match required(message.frame, "frame")? {
             deliver_down::Frame::Open(open) => Self::LinkOpen(open.link),
             deliver_down::Frame::Batch(batch) => {
-                check_numbers(&batch)?;
+                last_number(batch.first_seq, batch.deliveries.len())?;
                 Self::Batch {
                     first_seq: batch.first_seq,
                     deliveries: batch
@@ -152,48 +162,59 @@ impl Wire for DeliverDown {
         };
         proto::DeliverDown { frame: Some(frame) }
     }
+
+    fn encode(self) -> Bytes {
+        match self {
+            Self::Batch { first_seq, deliveries } => wire::deliver_batch(first_seq, &deliveries),
+            Self::LinkOpen(_) => self.into_proto().encode_to_vec().into(),
+        }
+    }
+}
+
+/// A frame that is laid out in a way `wire` leaves to the generated code.
+fn decode_generated<F: Wire>(frame: Bytes) -> Result<F, FrameError> {
+    let message = F::Proto::decode(frame).map_err(|_| FrameError::Invalid("protobuf"))?;
+    F::from_proto(message)
 }
 
 /// A deliver frame as the receiving proxy wants it.
-pub(crate) fn incoming_frame(message: proto::DeliverDown) -> Result<IncomingFrame, FrameError> {
-    let incoming = |delivery: proto::Delivery| {
-        let routed = routed(required(delivery.message, "message")?)?;
+pub(crate) fn incoming_frame(frame: Bytes) -> Result<IncomingFrame, FrameError> {
+    let incoming = |origin, message| {
+        let routed = routed(message)?;
         Ok(Incoming {
-            origin: Incarnation(delivery.origin),
+            origin: Incarnation(origin),
             lane: routed.lane,
             seq: routed.seq,
             message: Arc::new(routed.message),
         })
     };
-    Ok(match required(message.frame, "frame")? {
-        deliver_down::Frame::Open(open) => IncomingFrame::LinkOpen(open.link),
-        deliver_down::Frame::Batch(batch) => {
-            let up_to = check_numbers(&batch)?;
-            let messages = batch.deliveries.into_iter().map(incoming).collect::<Result<_, _>>()?;
-            IncomingFrame::Batch { up_to, messages }
-        }
+    if let Some((first_seq, messages)) = wire::read_deliver_batch(&frame, incoming)? {
+        let up_to = last_number(first_seq, messages.len())?;
+        return Ok(IncomingFrame::Batch { up_to, messages });
+    }
+    Ok(match decode_generated(frame)? {
+        DeliverDown::LinkOpen(link) => IncomingFrame::LinkOpen(link),
+        DeliverDown::Batch { first_seq, deliveries } => IncomingFrame::Batch {
+            up_to: last_number(first_seq, deliveries.len())?,
+            messages: deliveries.into_iter().map(Incoming::from).collect(),
+        },
     })
 }
 
-/// A batch straight from the window.
-pub(crate) fn publish_batch(batch: &[Outgoing]) -> proto::PublishUp {
-    let messages = batch.iter().map(|outgoing| proto::Routed {
-        lane: outgoing.lane.0.into(),
-        seq: outgoing.seq,
-        expiry_secs: outgoing.expiry_secs,
-        ..from_message(&outgoing.message)
-    });
-    let batch = proto::PublishBatch { messages: messages.collect() };
-    proto::PublishUp { frame: Some(publish_up::Frame::Batch(batch)) }
+impl From<Delivery> for Incoming {
+    fn from(delivery: Delivery) -> Self {
+        let Routed { lane, seq, ref message } = *delivery.routed;
+        Self { origin: delivery.origin, lane, seq, message: Arc::new(message.clone()) }
+    }
 }
 
 /// The number of the last delivery of a batch.
-fn check_numbers(batch: &proto::DeliverBatch) -> Result<u64, FrameError> {
-    let count = batch.deliveries.len() as u64;
-    if count == 0 || batch.first_seq == 0 {
-        return Err(FrameError::Invalid("numbers of a delivery batch"));
+fn last_number(first_seq: u64, count: usize) -> Result<u64, FrameError> {
+    const INVALID: FrameError = FrameError::Invalid("numbers of a delivery batch");
+    if count == 0 || first_seq == 0 {
+        return Err(INVALID);
     }
-    batch.first_seq.checked_add(count - 1).ok_or(FrameError::Invalid("numbers of a delivery batch"))
+    first_seq.checked_add(count as u64 - 1).ok_or(INVALID)
 }
 
 fn lane(id: u32) -> Result<Lane, FrameError> {
@@ -236,12 +257,11 @@ fn from_routed(routed: &Routed) -> proto::Routed {
 }
 
 fn from_message(message: &Message) -> proto::Routed {
-    let retain = if message.retain { RETAIN_BIT } else { 0 };
     proto::Routed {
         lane: 0,
         seq: 0,
         topic: message.topic.as_byte_string().as_bytes().clone(),
-        flags: u32::from(message.qos as u8) | retain,
+        flags: wire::flags(message) as u32,
         properties: message.properties.as_bytes().clone(),
         payload: message.payload.clone(),
         expiry_secs: message.expiry_secs,

@@ -5,18 +5,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::ack::AckCell;
 use super::channel::{Dialer, LinkError};
-use crate::convert::{Wire as _, incoming_frame, publish_batch};
+use crate::convert::{Wire as _, incoming_frame};
 use crate::frame::{DeliverOpen, DeliverUp, Member, PublishDown, PublishUp};
 use crate::origin::{LinkId, OriginFrame};
-use crate::proto;
 use crate::proto::relay_client::RelayClient;
 use crate::receiver::IncomingFrame;
 use crate::uplink::{Arrived, PublishPoll, Shared};
+use crate::wire;
 
 /// The data streams between one life of this proxy and one of an intermediate.
 pub(super) struct Data<'a, T> {
@@ -105,7 +106,7 @@ impl<T: Send + 'static> Data<'_, T> {
         let mut incoming = call.await?.into_inner();
         loop {
             let message = incoming.message().await?.ok_or(LinkError::Ended)?;
-            self.shared.handle_publish_down(id, PublishDown::from_proto(message)?);
+            self.shared.handle_publish_down(id, PublishDown::decode(message)?);
         }
     }
 }
@@ -130,19 +131,19 @@ struct PublishOut<T> {
 }
 
 impl<T> tokio_stream::Stream for PublishOut<T> {
-    type Item = proto::PublishUp;
+    type Item = Bytes;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if let Some(open) = this.open.take() {
-            return Poll::Ready(Some(open.into_proto()));
+            return Poll::Ready(Some(open.encode()));
         }
         match this.shared.poll_publish(this.id, context.waker()) {
             PublishPoll::Frame(OriginFrame::Batch(batch)) => {
-                Poll::Ready(Some(publish_batch(&batch)))
+                Poll::Ready(Some(wire::publish_batch(&batch)))
             }
             PublishPoll::Frame(OriginFrame::Barrier { lane, id }) => {
-                Poll::Ready(Some(PublishUp::Barrier { lane, id }.into_proto()))
+                Poll::Ready(Some(PublishUp::Barrier { lane, id }.encode()))
             }
             PublishPoll::Idle => Poll::Pending,
             PublishPoll::Ended => Poll::Ready(None),
@@ -158,14 +159,14 @@ struct DeliverOut {
 }
 
 impl tokio_stream::Stream for DeliverOut {
-    type Item = proto::DeliverUp;
+    type Item = Bytes;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         if let Some(open) = this.open.take() {
-            return Poll::Ready(Some(open.into_proto()));
+            return Poll::Ready(Some(open.encode()));
         }
         let acked = ready!(this.cell.poll(this.session, context.waker()));
-        Poll::Ready(acked.map(|up_to| DeliverUp::Acked(up_to).into_proto()))
+        Poll::Ready(acked.map(|up_to| DeliverUp::Acked(up_to).encode()))
     }
 }

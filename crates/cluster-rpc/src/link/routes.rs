@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
 use tonic::Streaming;
 
@@ -15,7 +16,6 @@ use super::data::Data;
 use crate::convert::Wire as _;
 use crate::frame::{Incarnation, Member, RejectReason, RouteDown, RouteUp};
 use crate::membership::{BeatDue, RoutePoll, SessionStart};
-use crate::proto;
 use crate::uplink::{Shared, count};
 
 /// One attempt to keep a link.
@@ -67,7 +67,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
     /// Waits for the first frame.
     async fn welcome(
         &self,
-        incoming: &mut Streaming<proto::RouteDown>,
+        incoming: &mut Streaming<Bytes>,
         own: Incarnation,
     ) -> Result<Member, LinkError> {
         match self.recv(incoming).await? {
@@ -91,7 +91,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
 
     async fn hear(
         &self,
-        incoming: &mut Streaming<proto::RouteDown>,
+        incoming: &mut Streaming<Bytes>,
         own: Incarnation,
     ) -> Result<Infallible, LinkError> {
         let address = self.dialer.address;
@@ -129,13 +129,10 @@ impl<'a, T: Send + 'static> Session<'a, T> {
     }
 
     /// The next frame. Beats are answered, so silence for the lease means that nobody is there.
-    async fn recv(
-        &self,
-        incoming: &mut Streaming<proto::RouteDown>,
-    ) -> Result<RouteDown, LinkError> {
+    async fn recv(&self, incoming: &mut Streaming<Bytes>) -> Result<RouteDown, LinkError> {
         let message = timeout(self.shared.config.lease, incoming.message()).await;
         let message = message.map_err(|_| LinkError::Silent)??.ok_or(LinkError::Ended)?;
-        Ok(RouteDown::from_proto(message)?)
+        Ok(RouteDown::decode(message)?)
     }
 
     fn cell_for(&mut self, member: &Member, own: Incarnation) -> Arc<AckCell> {
@@ -170,7 +167,7 @@ impl<T> RouteOut<T> {
 }
 
 impl<T> tokio_stream::Stream for RouteOut<T> {
-    type Item = proto::RouteUp;
+    type Item = Bytes;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -185,7 +182,7 @@ impl<T> tokio_stream::Stream for RouteOut<T> {
                 if matches!(frame, RouteUp::Beat(_)) {
                     this.due = BeatDue::No;
                 }
-                Poll::Ready(Some(frame.into_proto()))
+                Poll::Ready(Some(frame.encode()))
             }
             RoutePoll::Idle => Poll::Pending,
             RoutePoll::Ended => Poll::Ready(None),

@@ -41,7 +41,7 @@ impl Default for UplinkConfig {
             token: None,
             window_messages: 16_384,
             window_bytes: 32 << 20,
-            backlog_messages: 4_096,
+            backlog_messages: 16_384,
             backlog_bytes: 8 << 20,
             lease: Duration::from_secs(6),
             beat_interval: Duration::from_secs(1),
