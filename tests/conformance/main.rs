@@ -10,6 +10,7 @@
 
 mod alias;
 mod auth;
+mod bounds;
 mod connect;
 mod disconnect;
 mod flow;

@@ -24,6 +24,10 @@ const OVERHEAD: usize = 21;
 /// Bytes of one subscription identifier at most.
 const SUBSCRIPTION_ID: usize = 5;
 
+/// From this many bytes in flight on, nothing more is sent until the client acknowledges: a client that reads and
+/// does not acknowledge must not make the server keep its receive maximum of the largest messages.
+const IN_FLIGHT_BYTES: usize = 4 << 20;
+
 /// A packet to send, in the smallest form: the queue is written and read for every message.
 #[derive(Debug)]
 enum Queued {
@@ -87,6 +91,9 @@ impl Outbound {
         // Older messages that wait to be sent again come first: they take all quota there is
         // [MQTT-4.6.0-5].
         debug_assert!(self.unsent == 0 || self.quota == 0);
+        if in_flight.bytes() >= IN_FLIGHT_BYTES {
+            return 0;
+        }
         let room = usize::from(self.inflight_maximum).saturating_sub(in_flight.len());
         room.min(usize::from(self.quota))
     }
@@ -183,8 +190,7 @@ impl Outbound {
         if entry.stage == Stage::Unsent {
             self.unsent -= 1;
         }
-        entry.stage = Stage::Released;
-        entry.message = None; // [MQTT-4.3.3-6]
+        in_flight.release(ack.packet_id); // [MQTT-4.3.3-6]
         self.push_ack(AckKind::PubRel, ack.packet_id, ReasonCode::Success); // [MQTT-4.3.3-4]
         Ok(())
     }

@@ -14,9 +14,9 @@ use tokio::sync::Semaphore;
 use crate::fanout::{FanoutCache, Handed};
 use crate::mailbox::{Drained, Mailbox, QueueLimits};
 use crate::metrics::{DropReason, Metrics, Tally};
-use crate::retained::{RetainedFull, RetainedLimits, RetainedStore};
+use crate::retained::{RetainedLimits, RetainedStore};
 use crate::sessions::{EndedSession, ParkedSession, SessionHandle, Sessions};
-use crate::subscriptions::{Subscription, Subscriptions};
+use crate::subscriptions::{SessionKey, Subscription, Subscriptions};
 use crate::will;
 
 /// Messages of clients that are gone that may wait for room in the uplink.
@@ -31,6 +31,8 @@ pub(crate) struct BrokerLimits {
     pub inbox: QueueLimits,
     /// Of retained messages.
     pub retained: RetainedLimits,
+    /// Most sessions, with and without a connection.
+    pub sessions: usize,
     /// Most subscriptions of one session.
     pub subscriptions_per_client: usize,
 }
@@ -90,11 +92,11 @@ impl Taken {
         Self { message: Arc::new(message), expires_at }
     }
 
-    fn retain(&self, store: &RetainedStore) -> Result<(), RetainedFull> {
-        if self.message.retain {
-            return store.retain(&self.message, self.expires_at);
+    /// A full store keeps the message from later subscribers, which is counted, and from nobody else.
+    fn retain(&self, store: &RetainedStore, tally: &mut Tally) {
+        if self.message.retain && store.retain(&self.message, self.expires_at).is_err() {
+            tally.dropped(DropReason::RetainedFull);
         }
-        Ok(())
     }
 }
 
@@ -164,7 +166,7 @@ impl Broker {
     ) -> Self {
         Self {
             subscriptions: Subscriptions::default(),
-            sessions: Sessions::new(limits.mailbox),
+            sessions: Sessions::new(limits.mailbox, limits.sessions),
             retained: RetainedStore::new(limits.retained),
             uplink,
             leftovers: Arc::new(Semaphore::new(LEFTOVERS)),
@@ -172,6 +174,11 @@ impl Broker {
             profile: Arc::new(profile),
             limits,
         }
+    }
+
+    /// Limits of the queue of a session that outlives its connections.
+    pub(crate) fn inbox_limits(&self) -> QueueLimits {
+        self.limits.inbox
     }
 
     /// Takes a message from a client: retains it, hands it to local recipients, and to the uplink.
@@ -185,9 +192,7 @@ impl Broker {
         let Publisher { handle, cache, tally, crowded } = publisher;
         tally.received(message.qos);
         let taken = Taken::new(message, now);
-        if taken.retain(&self.retained).is_err() {
-            return Published::Done(ticket, ReasonCode::QuotaExceeded);
-        }
+        taken.retain(&self.retained, tally);
         let fanout = cache.recipients(&self.subscriptions, &taken.message.topic);
         let handed = fanout.deliver(&taken.message, taken.expires_at, tally);
         *crowded |= handed.crowded;
@@ -224,14 +229,13 @@ impl Broker {
         }
     }
 
-    /// Publishes a message that has no publisher any more: a will. What comes back waits for room.
-    pub(crate) fn publish_will(&self, message: Message) -> Result<(), Stalled> {
+    /// Publishes the will of a client that is gone; `of` is its session, which may be subscribed
+    /// with No Local. What comes back waits for room.
+    pub(crate) fn publish_will(&self, message: Message, of: SessionKey) -> Result<(), Stalled> {
         let taken = Taken::new(message, Instant::now());
         let mut tally = Tally::default();
-        if taken.retain(&self.retained).is_err() {
-            tally.dropped(DropReason::RetainedFull);
-        }
-        let mut cache = FanoutCache::new(None, 0);
+        taken.retain(&self.retained, &mut tally);
+        let mut cache = FanoutCache::new(Some(of), 0);
         let fanout = cache.recipients(&self.subscriptions, &taken.message.topic);
         fanout.deliver(&taken.message, taken.expires_at, &mut tally);
         tally.flush(&self.metrics);
@@ -246,9 +250,8 @@ impl Broker {
         tally: &mut Tally,
     ) {
         let expires_at = expiry(message, Instant::now());
-        if message.retain && self.retained.retain(message, expires_at).is_err() {
-            tally.dropped(DropReason::RetainedFull);
-        }
+        let taken = Taken { message: Arc::clone(message), expires_at };
+        taken.retain(&self.retained, tally);
         let fanout = cache.recipients(&self.subscriptions, &message.topic);
         fanout.deliver(message, expires_at, tally);
     }
@@ -345,6 +348,8 @@ impl Broker {
         unread: Drained,
     ) {
         if ended.session_expiry_secs == 0 {
+            let lost = unread.deliveries.iter().filter(|unread| unread.qos != QoS::AtMostOnce);
+            self.metrics.count_dropped(DropReason::SessionEnded, lost.count());
             self.sessions.remove(&handle);
             self.end_session(EndedSession { handle, will: ended.will.map(|will| will.message) });
             return;
@@ -358,9 +363,10 @@ impl Broker {
         let will_delay = later.as_ref().map(|will| will.delay_secs);
         let timer = will::session_timer(self, &handle, will_delay, ended.session_expiry_secs);
         let will = later.map(|will| will.message);
+        let key = handle.key;
         self.sessions.park(ParkedSession { handle, session: ended.session, will, _timer: timer });
         if let Some(message) = now_due {
-            will::publish(self, message);
+            will::publish(self, message, key);
         }
     }
 
@@ -375,7 +381,7 @@ impl Broker {
             self.count_route(&filter, Some(subscription.options.qos), None);
         }
         if let Some(message) = will {
-            will::publish(self, message);
+            will::publish(self, message, handle.key);
         }
     }
 }

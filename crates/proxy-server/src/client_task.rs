@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use mqtt_codec::{Decoder, ReasonCode};
+use mqtt_codec::{Decoder, ReasonCode, TopicFilter};
 use mqtt_session::{Connection, DeliveryOutcome, Event, ProtocolError, Ticket};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
@@ -31,6 +31,9 @@ const OUTPUT_ENOUGH: usize = 64 * 1024;
 
 /// Nothing is read while more than this waits to be written, in bytes.
 const OUTPUT_MUCH: usize = 1024 * 1024;
+
+/// SUBSCRIBE packets that may wait for the intermediates; then nothing is read.
+const SUBSCRIBING: usize = 16;
 
 /// Retained messages read at once.
 const RETAINED_PAGE: usize = 64;
@@ -107,6 +110,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         broker: Arc<Broker>,
         publisher: Publisher,
     ) -> Self {
+        if connection.session_expiry_secs() > 0 {
+            publisher.handle.mailbox.limit(broker.inbox_limits());
+        }
         let timer = Box::pin(tokio::time::sleep_until(deadline(&connection).into()));
         let handle = Some(Arc::clone(&publisher.handle));
         let guard = SessionGuard { broker: Arc::clone(&broker), handle };
@@ -131,8 +137,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     /// Serves the client until its connection ends, and hands the session back.
     pub(crate) async fn run(mut self) {
         let end = loop {
+            if self.connection.closed().is_some() {
+                break SocketEnd::Closed;
+            }
             match poll_fn(|context| self.poll_step(context)).await {
-                Ok(()) if self.connection.closed().is_some() => break SocketEnd::Closed,
                 Ok(()) => {}
                 Err(error) => {
                     tracing::debug!(%error, "connection lost");
@@ -140,8 +148,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
                 }
             }
         };
+        let encoded = self.encode();
         let (mut stream, mut output) = self.finish();
-        if end == SocketEnd::Closed {
+        if end == SocketEnd::Closed && encoded.is_ok() {
             // The session is over or parked already: nobody waits for a client that does not read.
             let farewell = poll_fn(|context| poll_farewell(context, &mut stream, &mut output));
             drop(tokio::time::timeout(LAST_WORDS, farewell).await);
@@ -154,7 +163,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         self.publisher.tally.flush(&self.broker.metrics);
         // Local recipients have it already, so the cluster should get it too. If it cannot, the client is told
         // nothing, and may send it again.
-        let late = self.stalled.take().and_then(|late| will::relay(&self.broker, late.stalled).err());
+        let late =
+            self.stalled.take().and_then(|late| will::relay(&self.broker, late.stalled).err());
         if let Some(ticket) = late.and_then(Stalled::into_ticket) {
             self.connection.complete(ticket, ReasonCode::QuotaExceeded);
         }
@@ -172,13 +182,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         progress |= self.poll_mailbox(context);
         progress |= self.poll_input(context, now)?;
         progress |= self.poll_timer(context, now);
-        progress |= self.send_retained(now);
+        let scanned = self.send_retained(now);
         self.hand_over(now);
         self.encode()?;
         progress |= self.poll_output(context)?;
         self.publisher.tally.flush(&self.broker.metrics);
-        if std::mem::take(&mut self.publisher.crowded) && self.connection.closed().is_none() {
-            // A recipient's queue fills up: let its task run before this one reads on.
+        let crowded = std::mem::take(&mut self.publisher.crowded);
+        if self.connection.closed().is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        if crowded || scanned {
+            // A recipient's queue fills up, or a search for retained messages may go on for long: let other
+            // tasks run before this one goes on.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -211,7 +226,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
 
     fn poll_mailbox(&mut self, context: &Context<'_>) -> bool {
         let room = OUTPUT_ENOUGH.saturating_sub(self.output.len());
-        let busy = !self.drained.deliveries.is_empty() || !self.scans.is_empty();
+        let busy = !self.drained.deliveries.is_empty();
         let quota = if busy { 0 } else { room };
         let window = self.connection.window();
         let mailbox = &self.publisher.handle.mailbox;
@@ -228,8 +243,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     fn poll_input(&mut self, context: &mut Context<'_>, now: Instant) -> io::Result<bool> {
         let mut progress = false;
         self.deaf |= !self.may_read();
-        if self.may_read() {
-            let missing = self.decoder.missing(&self.input.buffer);
+        // A whole packet that waits is decoded before more is read.
+        let missing = self.decoder.missing(&self.input.buffer);
+        if missing > 0 && self.may_read() {
             match self.input.poll_read(context, &mut self.stream, missing) {
                 Poll::Pending => {}
                 Poll::Ready(read) => {
@@ -250,12 +266,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         self.stalled.is_none()
             && self.connection.closed().is_none()
             && self.connection.accepts_input()
+            && self.subscribing.len() < SUBSCRIBING
             && self.output.len() < OUTPUT_MUCH
     }
 
     fn decode_all(&mut self, now: Instant) -> bool {
         let mut progress = false;
-        while self.may_read() {
+        while self.may_read() && !self.publisher.crowded {
             let handled = match self.decoder.decode(&mut self.input.buffer) {
                 Ok(None) => break,
                 Ok(Some(packet)) => self.connection.handle_packet(packet, now),
@@ -284,6 +301,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
                 }
                 Event::Unsubscribe { filters, ticket } => {
                     let reasons = self.broker.unsubscribe(&self.publisher.handle, &filters);
+                    self.forget_retained(&filters);
                     self.connection.complete_unsubscribe(ticket, reasons);
                 }
             }
@@ -321,13 +339,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
 
     fn finish_subscribe(&mut self, ticket: Ticket, subscribed: Subscribed) {
         self.connection.complete_subscribe(ticket, subscribed.reasons);
-        self.scans.extend(subscribed.retained.into_iter().map(RetainedScan::new));
+        for request in subscribed.retained {
+            // The same filter again, before its turn: one reading answers both, so that no client can make this
+            // list longer than its subscriptions.
+            self.scans.retain(|scan| scan.has_begun() || !scan.is_for(&request.filter));
+            self.scans.push_back(RetainedScan::new(request));
+        }
+    }
+
+    /// No retained message is sent for a subscription that has ended `[MQTT-3.10.4-2]`.
+    fn forget_retained(&mut self, filters: &[TopicFilter]) {
+        for filter in filters {
+            self.scans.retain(|scan| !scan.is_for(filter));
+            for waiting in &mut self.subscribing {
+                waiting.subscribed.retained.retain(|request| request.filter != *filter);
+            }
+        }
     }
 
     /// Reads a page of retained messages, if the client's window and the output allow one.
     fn send_retained(&mut self, now: Instant) -> bool {
         let window = self.connection.window().min(RETAINED_PAGE);
-        let blocked = !self.drained.deliveries.is_empty() || self.output.len() >= OUTPUT_ENOUGH;
+        // What was published before a page is read goes out before it: a page never shows less than that.
+        let blocked = self.scans.is_empty()
+            || !self.drained.deliveries.is_empty()
+            || !self.publisher.handle.mailbox.is_empty()
+            || self.output.len() >= OUTPUT_ENOUGH;
         if blocked || window == 0 {
             return false;
         }

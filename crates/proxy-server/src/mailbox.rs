@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use mqtt_codec::{QoS, ReasonCode};
+use mqtt_codec::{QoS, ReasonCode, SubscriptionId};
 use mqtt_session::{Delivery, Ticket};
 use parking_lot::Mutex;
 
@@ -82,7 +82,7 @@ enum Reader {
     Gone,
 }
 
-/// What a task takes out of its mailbox at once. Reused, so that draining allocates nothing.
+/// What a task takes out of its mailbox at once.
 #[derive(Debug, Default)]
 pub(crate) struct Drained {
     /// Messages in order.
@@ -106,6 +106,7 @@ pub(crate) fn weight(delivery: &Delivery) -> usize {
     SLOT + message.topic.as_str().len()
         + message.payload.len()
         + message.properties.as_bytes().len()
+        + delivery.subscription_ids.len() * size_of::<SubscriptionId>()
 }
 
 impl Mailbox {
@@ -193,6 +194,10 @@ impl Mailbox {
             inner.queue.push_front(delivery);
         }
         inner.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
+        for delivery in &mut inner.queue {
+            // Read buffers must not wait for a client that may stay away for long.
+            delivery.message = Arc::new(delivery.message.detached());
+        }
         inner.bytes = inner.queue.iter().map(weight).sum();
         inner.limits = limits;
         inner.reader = Reader::Away;
@@ -200,12 +205,27 @@ impl Mailbox {
         inner.waker = None;
     }
 
-    /// A reader comes back.
-    pub(crate) fn attach(&self, limits: QueueLimits) {
+    /// A reader comes back. The limits stay those of a session without one: what collected meanwhile
+    /// must not make the next message a failure.
+    pub(crate) fn attach(&self) {
         let mut inner = self.inner.lock();
-        inner.limits = limits;
         inner.reader = Reader::Attached;
         inner.order = None;
+    }
+
+    /// Sets the limits of a session that outlives its connections.
+    pub(crate) fn limit(&self, limits: QueueLimits) {
+        self.inner.lock().limits = limits;
+    }
+
+    /// Whether the queue would take `delivery` now.
+    pub(crate) fn has_room(&self, delivery: &Delivery) -> bool {
+        !self.inner.lock().is_full(weight(delivery))
+    }
+
+    /// Whether no message waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.lock().queue.is_empty()
     }
 
     /// The session is over: frees what is queued; later pushes find it closed. Returns how many
@@ -261,8 +281,10 @@ impl Inner {
         self.detach_if_stranded(&mut delivery);
         self.bytes += weight;
         self.queue.push_back(delivery);
+        let crowded = self.queue.len() * 2 > self.limits.messages
+            || (self.queue.len() > 1 && self.bytes * 2 > self.limits.bytes);
         match displaced {
-            0 if self.queue.len() * 2 > self.limits.messages => Pushed::Crowded,
+            0 if crowded => Pushed::Crowded,
             0 => Pushed::Queued,
             displaced => Pushed::Displaced(displaced),
         }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use mqtt_codec::TopicName;
+use mqtt_codec::{TopicFilter, TopicName};
 use mqtt_session::Delivery;
 
 use crate::broker::RetainedRequest;
@@ -24,6 +24,16 @@ impl RetainedScan {
     #[must_use]
     pub(crate) fn new(request: RetainedRequest) -> Self {
         Self { request, after: None }
+    }
+
+    /// Whether it reads for this filter.
+    pub(crate) fn is_for(&self, filter: &TopicFilter) -> bool {
+        self.request.filter == *filter
+    }
+
+    /// Whether a page was read.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.after.is_some()
     }
 
     /// Appends the next page of at most `limit` to `to`; `true` when there may be more.

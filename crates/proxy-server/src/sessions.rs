@@ -1,11 +1,12 @@
 //! Which client identifiers are in use, and by whom; the sessions of clients that are away.
 //!
 //! Invariant: an identifier has at most one connection; a new one waits until the old one's task has handed its
-//! session back `[MQTT-3.1.4-3]`. The guard of a map entry is never held across an await.
+//! session back `[MQTT-3.1.4-3]`. Of several that wait, the last to come is the heir, and the others give up.
+//! There are never more sessions than the limit. The guard of a map entry is never held across an await.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -69,10 +70,19 @@ pub(crate) struct ParkedSession {
     pub(crate) _timer: Option<AbortOnDropHandle<()>>,
 }
 
-/// The old connection did not end in time.
+/// Why a new connection gets no session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the earlier connection of this client did not end in time")]
-pub(crate) struct TakeoverTimeout;
+pub(crate) enum OpenError {
+    /// The old connection did not end in time.
+    #[error("the earlier connection of this client did not end in time")]
+    TakeoverTimeout,
+    /// While it waited for an older connection to end, a newer one came.
+    #[error("a later connection of this client came")]
+    Superseded,
+    /// There are as many sessions as there may be.
+    #[error("no room for another session")]
+    Full,
+}
 
 /// Whether a new connection may go on with an earlier session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +93,19 @@ pub(crate) enum Start {
     Resume,
 }
 
+/// The place of a connection in the order in which connections came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Arrival(u64);
+
 #[derive(Debug)]
 enum Slot {
-    Attached(Arc<SessionHandle>),
+    Attached {
+        handle: Arc<SessionHandle>,
+        /// Of its connection.
+        since: Arrival,
+        /// The newest connection that waits for this one to end.
+        heir: Option<Arrival>,
+    },
     Parked(Box<ParkedSession>),
 }
 
@@ -93,9 +113,13 @@ enum Slot {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     slots: DashMap<ClientId, Slot, foldhash::quality::RandomState>,
-    /// Told at each end of a connection that somebody waits for.
+    /// How many slots there are: the map itself cannot be counted while an entry of it is held.
+    count: AtomicUsize,
+    maximum: usize,
+    /// Told when something has changed for those who wait for a connection to end.
     changed: Notify,
     next_key: AtomicU64,
+    next_arrival: AtomicU64,
     attached_limits: QueueLimits,
 }
 
@@ -105,56 +129,93 @@ enum Attempt {
 }
 
 impl Sessions {
-    /// No sessions; the queues of those to come are limited by `attached_limits`.
+    /// No sessions. There may be `maximum`, and their queues are limited by `attached_limits`.
     #[must_use]
-    pub(crate) fn new(attached_limits: QueueLimits) -> Self {
+    pub(crate) fn new(attached_limits: QueueLimits, maximum: usize) -> Self {
         Self {
             slots: DashMap::default(),
+            count: AtomicUsize::new(0),
+            maximum,
             changed: Notify::new(),
             next_key: AtomicU64::new(1),
+            next_arrival: AtomicU64::new(1),
             attached_limits,
         }
     }
 
     /// Gives `client_id` to a new connection. An older connection is told to end with 0x8E, and waited for.
+    /// A client whose session is there gets it however many there are.
     pub(crate) async fn open(
         &self,
         client_id: &ClientId,
         start: Start,
-    ) -> Result<OpenedSession, TakeoverTimeout> {
+    ) -> Result<OpenedSession, OpenError> {
+        let arrival = Arrival(self.next_arrival.fetch_add(1, Ordering::Relaxed));
         let deadline = Instant::now() + TAKEOVER_PATIENCE;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.attempt(client_id, start) {
+            match self.attempt(client_id, start, arrival)? {
                 Attempt::Opened(opened) => return Ok(opened),
                 Attempt::Busy(mailbox) => mailbox.order(EndOrder(ReasonCode::SessionTakenOver)),
             }
             let waited = tokio::time::timeout_at(deadline, changed).await;
-            waited.map_err(|_| TakeoverTimeout)?;
+            waited.map_err(|_| OpenError::TakeoverTimeout)?;
         }
     }
 
-    fn attempt(&self, client_id: &ClientId, start: Start) -> Attempt {
+    fn attempt(
+        &self,
+        client_id: &ClientId,
+        start: Start,
+        arrival: Arrival,
+    ) -> Result<Attempt, OpenError> {
+        let attached =
+            |handle: &Arc<_>| Slot::Attached { handle: Arc::clone(handle), since: arrival, heir: None };
         match self.slots.entry(client_id.clone()) {
             Entry::Vacant(vacant) => {
+                self.count_one()?;
                 let handle = self.new_handle(client_id);
-                vacant.insert(Slot::Attached(Arc::clone(&handle)));
-                Attempt::Opened(OpenedSession { handle, resumed: None, ended: None })
+                vacant.insert(attached(&handle));
+                Ok(Attempt::Opened(OpenedSession { handle, resumed: None, ended: None }))
             }
             Entry::Occupied(mut occupied) => {
-                if let Slot::Attached(handle) = occupied.get() {
-                    return Attempt::Busy(Arc::clone(&handle.mailbox));
-                }
-                let handle = match (start, occupied.get()) {
-                    (Start::Resume, Slot::Parked(parked)) => Arc::clone(&parked.handle),
-                    (_, _) => self.new_handle(client_id),
+                let handle = match (occupied.get_mut(), start) {
+                    (Slot::Attached { handle, since, heir }, _) => {
+                        self.inherit(*since, heir, arrival)?;
+                        return Ok(Attempt::Busy(Arc::clone(&handle.mailbox)));
+                    }
+                    (Slot::Parked(parked), Start::Resume) => Arc::clone(&parked.handle),
+                    (Slot::Parked(_), Start::Clean) => self.new_handle(client_id),
                 };
-                let old = occupied.insert(Slot::Attached(Arc::clone(&handle)));
-                Attempt::Opened(self.reuse(old, handle, start))
+                let old = occupied.insert(attached(&handle));
+                Ok(Attempt::Opened(self.reuse(old, handle, start)))
             }
         }
+    }
+
+    /// Makes the connection that came at `arrival` the heir of a slot, unless a later one is there.
+    fn inherit(
+        &self,
+        since: Arrival,
+        heir: &mut Option<Arrival>,
+        arrival: Arrival,
+    ) -> Result<(), OpenError> {
+        if arrival < since || heir.is_some_and(|heir| arrival < heir) {
+            return Err(OpenError::Superseded);
+        }
+        if heir.replace(arrival).is_some_and(|heir| heir < arrival) {
+            // The heir so far learns that it is none any more.
+            self.changed.notify_waiters();
+        }
+        Ok(())
+    }
+
+    fn count_one(&self) -> Result<(), OpenError> {
+        let more = |count: usize| (count < self.maximum).then_some(count + 1);
+        let counted = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.map(drop).map_err(|_| OpenError::Full)
     }
 
     fn reuse(&self, old: Slot, handle: Arc<SessionHandle>, start: Start) -> OpenedSession {
@@ -163,7 +224,7 @@ impl Sessions {
         };
         match start {
             Start::Resume => {
-                handle.mailbox.attach(self.attached_limits);
+                handle.mailbox.attach();
                 OpenedSession { handle, resumed: Some(parked.session), ended: None }
             }
             Start::Clean => {
@@ -184,14 +245,17 @@ impl Sessions {
 
     /// The connection of `handle` ended and the session with it.
     pub(crate) fn remove(&self, handle: &SessionHandle) {
-        self.slots.remove_if(&handle.client_id, |_, slot| slot.key() == handle.key);
+        if self.slots.remove_if(&handle.client_id, |_, slot| slot.key() == handle.key).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
         self.changed.notify_waiters();
     }
 
     /// The connection ended and the session waits for its client.
     pub(crate) fn park(&self, parked: ParkedSession) {
         let client_id = parked.handle.client_id.clone();
-        self.slots.insert(client_id, Slot::Parked(Box::new(parked)));
+        let attached = self.slots.insert(client_id, Slot::Parked(Box::new(parked)));
+        debug_assert!(attached.is_some(), "a session is parked in the slot of its connection");
         self.changed.notify_waiters();
     }
 
@@ -199,7 +263,7 @@ impl Sessions {
     pub(crate) fn take_will(&self, handle: &SessionHandle) -> Option<Message> {
         match &mut *self.slots.get_mut(&handle.client_id)? {
             Slot::Parked(parked) if parked.handle.key == handle.key => parked.will.take(),
-            Slot::Parked(_) | Slot::Attached(_) => None,
+            Slot::Parked(_) | Slot::Attached { .. } => None,
         }
     }
 
@@ -207,16 +271,17 @@ impl Sessions {
     pub(crate) fn expire(&self, handle: &SessionHandle) -> Option<EndedSession> {
         let is_it = |slot: &Slot| matches!(slot, Slot::Parked(_)) && slot.key() == handle.key;
         let (_, slot) = self.slots.remove_if(&handle.client_id, |_, slot| is_it(slot))?;
+        self.count.fetch_sub(1, Ordering::Relaxed);
         match slot {
             Slot::Parked(parked) => Some(EndedSession { handle: parked.handle, will: parked.will }),
-            Slot::Attached(_) => None,
+            Slot::Attached { .. } => None,
         }
     }
 
     /// Tells every connection to end.
     pub(crate) fn order_all(&self, order: EndOrder) {
         for slot in &self.slots {
-            if let Slot::Attached(handle) = slot.value() {
+            if let Slot::Attached { handle, .. } = slot.value() {
                 handle.mailbox.order(order);
             }
         }
@@ -225,14 +290,14 @@ impl Sessions {
     /// Sessions, with and without a connection.
     #[must_use]
     pub(crate) fn len(&self) -> usize {
-        self.slots.len()
+        self.count.load(Ordering::Relaxed)
     }
 }
 
 impl Slot {
     fn key(&self) -> SessionKey {
         match self {
-            Self::Attached(handle) => handle.key,
+            Self::Attached { handle, .. } => handle.key,
             Self::Parked(parked) => parked.handle.key,
         }
     }

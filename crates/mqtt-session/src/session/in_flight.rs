@@ -53,6 +53,18 @@ pub(crate) struct InFlightTable {
     last: u16,
     /// Whether the entries are no longer sorted.
     scattered: bool,
+    /// Bytes of the messages that may have to be sent again.
+    bytes: usize,
+}
+
+impl InFlight {
+    fn weight(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| {
+            message.topic.as_str().len()
+                + message.payload.len()
+                + message.properties.as_bytes().len()
+        })
+    }
 }
 
 impl InFlightTable {
@@ -77,6 +89,7 @@ impl InFlightTable {
 
     pub(crate) fn push(&mut self, entry: InFlight) {
         self.last = entry.packet_id.value();
+        self.bytes += entry.weight();
         self.entries.push_back(entry);
     }
 
@@ -88,10 +101,25 @@ impl InFlightTable {
     pub(crate) fn remove(&mut self, packet_id: PacketId) -> Option<InFlight> {
         let at = self.find(packet_id)?;
         let entry = self.entries.remove(at);
+        self.bytes -= entry.as_ref().map_or(0, InFlight::weight);
         if self.entries.is_empty() {
             self.scattered = false;
         }
         entry
+    }
+
+    /// The receiver has it: it will not be sent again `[MQTT-4.3.3-6]`.
+    pub(crate) fn release(&mut self, packet_id: PacketId) {
+        let Some(at) = self.find(packet_id) else { return };
+        let Some(entry) = self.entries.get_mut(at) else { return };
+        self.bytes -= entry.weight();
+        entry.stage = Stage::Released;
+        entry.message = None;
+    }
+
+    /// Bytes of the messages that may have to be sent again.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &InFlight> {

@@ -120,6 +120,28 @@ fn no_more_is_in_flight_than_client_and_server_allow() {
     }
 }
 
+/// A client that reads and never acknowledges holds a bounded number of bytes.
+#[test]
+fn large_messages_close_the_window_before_the_receive_maximum_does() {
+    let mut script = Script::start(Version::V5);
+    let large = |qos| {
+        let message = Message { payload: Bytes::from(vec![0; 1 << 20]), ..message(1) };
+        Delivery { message: Arc::new(message), ..delivery(1, qos) }
+    };
+    let mut sent = 0;
+    while script.connection.window() > 0 {
+        script.deliver(large(QoS::ExactlyOnce));
+        script.expect_publish();
+        sent += 1;
+    }
+    assert!((2..20).contains(&sent), "{sent} of them in flight");
+    assert!(refused(&mut script.connection, script.now));
+    // What the client has received no longer counts, nor what it has refused.
+    script.send(pubrec(1));
+    script.expect(pubrel(1));
+    assert!(script.connection.window() > 0);
+}
+
 /// [MQTT-3.3.4-10] [MQTT-4.9.0-3]
 #[test]
 fn everything_else_goes_on_while_the_window_is_empty() {

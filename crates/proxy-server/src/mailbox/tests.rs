@@ -101,7 +101,7 @@ fn a_parked_mailbox_keeps_qos_1_with_the_unread_ones_in_front() {
     mailbox.park(limits(10, WhenFull::DropNewest), unread);
     assert_eq!(mailbox.push(delivery("4", QoS::AtMostOnce)), Pushed::DroppedAway);
     assert_eq!(mailbox.push(delivery("5", QoS::ExactlyOnce)), Pushed::Queued);
-    mailbox.attach(limits(10, WhenFull::Disconnect));
+    mailbox.attach();
     assert_eq!(drain(&mailbox, 9, usize::MAX).1, ["0", "1", "3", "5"]);
 }
 
@@ -157,4 +157,25 @@ fn a_message_that_waits_alone_leaves_the_buffer_it_was_read_in() {
     .collect();
     let kept = buffers.into_iter().filter(|buffer| !buffer.is_unique()).count();
     assert!(kept <= 16, "{kept} read buffers are kept alive");
+}
+
+#[test]
+fn a_client_that_comes_back_to_a_long_queue_keeps_what_arrives_next() {
+    let mailbox = Mailbox::new(limits(2, WhenFull::Disconnect));
+    mailbox.park(limits(100, WhenFull::DropNewest), VecDeque::new());
+    for _ in 0..50 {
+        assert_eq!(mailbox.push(delivery("1", QoS::AtLeastOnce)), Pushed::Queued);
+    }
+    mailbox.attach();
+    assert_eq!(mailbox.push(delivery("live", QoS::AtLeastOnce)), Pushed::Crowded);
+    assert_eq!(drain(&mailbox, 100, usize::MAX).1.last().map(String::as_str), Some("live"));
+}
+
+#[test]
+fn a_queue_that_is_half_full_of_bytes_is_crowded() {
+    let one = weight(&delivery("12345678", QoS::AtLeastOnce));
+    let bounded = QueueLimits { messages: 100, bytes: 4 * one, when_full: WhenFull::DropNewest };
+    let mailbox = Mailbox::new(bounded);
+    let pushed = [(); 3].map(|()| mailbox.push(delivery("12345678", QoS::AtLeastOnce)));
+    assert_eq!(pushed, [Pushed::Queued, Pushed::Queued, Pushed::Crowded]);
 }
