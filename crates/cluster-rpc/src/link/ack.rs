@@ -1,6 +1,7 @@
 //! What was taken of the deliveries of one intermediate, across streams.
 //!
-//! Invariant: what is acknowledged was accepted by the broker, on the link it is acknowledged on.
+//! Invariant: what is acknowledged was accepted by the broker and came on the stream it is acknowledged on.
+//! Numbers of an earlier stream mean nothing there.
 
 use std::task::{Poll, Waker};
 
@@ -26,6 +27,8 @@ struct State {
     told: u64,
     /// The present stream.
     session: u64,
+    /// Whether the present stream's link is named: before that `link` is the last one's.
+    open: bool,
     waker: Option<Waker>,
 }
 
@@ -43,29 +46,35 @@ impl AckCell {
     pub(crate) fn begin(&self, session: u64) -> (u64, u64) {
         let mut state = self.state.lock();
         state.session = session;
-        state.told = state.accepted;
+        state.open = false;
         if let Some(waker) = state.waker.take() {
             waker.wake();
         }
         (state.link, state.accepted)
     }
 
-    /// The intermediate has named the stream's link.
-    pub(crate) fn open(&self, link: u64) {
+    /// The intermediate has named the link of the stream `session`.
+    pub(crate) fn open(&self, session: u64, link: u64) {
         let mut state = self.state.lock();
+        if state.session != session {
+            return;
+        }
         if state.link != link {
             state.link = link;
             state.accepted = 0;
-            state.told = 0;
         }
+        state.told = state.accepted;
+        state.open = true;
     }
 
-    /// The broker has taken everything up to a number of a link.
-    pub(crate) fn accept(&self, link: u64, up_to: u64) {
+    /// The broker has taken everything up to a number that came on the stream `session`.
+    ///
+    /// What came on an earlier stream is told to nobody: the intermediate sends it again on this one, where
+    /// it may have another number.
+    pub(crate) fn accept(&self, session: u64, up_to: u64) {
         let waker = {
             let mut state = self.state.lock();
-            if state.link != link {
-                // Of an earlier link: the intermediate has sent it again on this one.
+            if state.session != session || !state.open {
                 return;
             }
             state.accepted = state.accepted.max(up_to);
@@ -82,7 +91,7 @@ impl AckCell {
         if state.session != session {
             return Poll::Ready(None);
         }
-        if state.accepted > state.told {
+        if state.open && state.accepted > state.told {
             state.told = state.accepted;
             return Poll::Ready(Some(state.told));
         }
@@ -105,10 +114,10 @@ mod tests {
     fn what_was_accepted_is_told_once_and_in_total() {
         let cell = cell();
         assert_eq!(cell.begin(1), (0, 0));
-        cell.open(7);
+        cell.open(1, 7);
         assert_eq!(cell.poll(1, Waker::noop()), Poll::Pending);
-        cell.accept(7, 3);
-        cell.accept(7, 5);
+        cell.accept(1, 3);
+        cell.accept(1, 5);
         assert_eq!(cell.poll(1, Waker::noop()), Poll::Ready(Some(5)));
         assert_eq!(cell.poll(1, Waker::noop()), Poll::Pending);
     }
@@ -117,13 +126,13 @@ mod tests {
     fn a_link_taken_up_again_goes_on_where_it_ended() {
         let cell = cell();
         cell.begin(1);
-        cell.open(7);
-        cell.accept(7, 5);
+        cell.open(1, 7);
+        cell.accept(1, 5);
         assert_eq!(cell.begin(2), (7, 5));
-        cell.open(7);
+        cell.open(2, 7);
         assert_eq!(cell.poll(1, Waker::noop()), Poll::Ready(None));
         assert_eq!(cell.poll(2, Waker::noop()), Poll::Pending);
-        cell.accept(7, 6);
+        cell.accept(2, 6);
         assert_eq!(cell.poll(2, Waker::noop()), Poll::Ready(Some(6)));
     }
 
@@ -131,10 +140,38 @@ mod tests {
     fn what_is_accepted_late_is_not_acknowledged_on_another_link() {
         let cell = cell();
         cell.begin(1);
-        cell.open(7);
+        cell.open(1, 7);
         cell.begin(2);
-        cell.open(8);
-        cell.accept(7, 5);
+        cell.open(2, 8);
+        cell.accept(1, 5);
         assert_eq!(cell.poll(2, Waker::noop()), Poll::Pending);
+    }
+
+    #[test]
+    fn what_is_accepted_while_a_stream_opens_is_not_told_on_it() {
+        let cell = cell();
+        cell.begin(1);
+        cell.open(1, 7);
+        cell.accept(1, 5);
+        assert_eq!(cell.begin(2), (7, 5));
+        // Batches of the broken stream were still on their way to the broker.
+        cell.accept(1, 8);
+        assert_eq!(cell.poll(2, Waker::noop()), Poll::Pending);
+        cell.open(2, 8);
+        assert_eq!(cell.poll(2, Waker::noop()), Poll::Pending);
+        cell.accept(1, 9);
+        cell.accept(2, 1);
+        assert_eq!(cell.poll(2, Waker::noop()), Poll::Ready(Some(1)));
+    }
+
+    #[test]
+    fn a_link_that_keeps_its_numbers_is_told_only_what_came_on_the_new_stream() {
+        let cell = cell();
+        cell.begin(1);
+        cell.open(1, 7);
+        assert_eq!(cell.begin(2), (7, 0));
+        cell.open(2, 7);
+        cell.accept(1, 8);
+        assert_eq!(cell.poll(2, Waker::noop()), Poll::Pending, "8 was not sent on it yet");
     }
 }

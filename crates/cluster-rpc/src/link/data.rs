@@ -48,23 +48,24 @@ impl<T: Send + 'static> Data<'_, T> {
         let outgoing = DeliverOut { open: Some(open), cell: Arc::clone(&self.cell), session };
         let call = client.deliver(self.dialer.request(outgoing));
         let mut incoming = call.await?.into_inner();
-        let mut link = None;
+        let mut opened = false;
         loop {
             let message = incoming.message().await?.ok_or(LinkError::Ended)?;
-            match (incoming_frame(message)?, link) {
-                (IncomingFrame::LinkOpen(id), None) => {
-                    self.cell.open(id);
-                    link = Some(id);
+            match (incoming_frame(message)?, opened) {
+                (IncomingFrame::LinkOpen(id), false) => {
+                    self.cell.open(session, id);
+                    opened = true;
                 }
-                (IncomingFrame::Batch { up_to, messages }, Some(link)) => {
-                    let arrived = Arrived { messages, cell: Arc::clone(&self.cell), link, up_to };
+                (IncomingFrame::Batch { up_to, messages }, true) => {
+                    let cell = Arc::clone(&self.cell);
+                    let arrived = Arrived { messages, cell, session, up_to };
                     // Waits while the broker is behind: then the intermediate's outbox fills.
                     self.shared.arrived.send(arrived).await.map_err(|_| LinkError::Ended)?;
                 }
-                (IncomingFrame::LinkOpen(_), Some(_)) => {
+                (IncomingFrame::LinkOpen(_), true) => {
                     return Err(LinkError::Unexpected("second link"));
                 }
-                (IncomingFrame::Batch { .. }, None) => {
+                (IncomingFrame::Batch { .. }, false) => {
                     return Err(LinkError::Unexpected("delivery before the link"));
                 }
             }

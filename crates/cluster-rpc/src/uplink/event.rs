@@ -36,7 +36,7 @@ pub enum UplinkEvent<T> {
 pub struct Deliveries {
     messages: Vec<Arc<Message>>,
     cell: Arc<AckCell>,
-    link: u64,
+    session: u64,
     up_to: u64,
 }
 
@@ -48,7 +48,7 @@ impl Deliveries {
 
     /// They are where they must be.
     pub fn accept(self) {
-        self.cell.accept(self.link, self.up_to);
+        self.cell.accept(self.session, self.up_to);
     }
 }
 
@@ -63,7 +63,7 @@ impl fmt::Debug for Deliveries {
 pub(crate) struct Arrived {
     pub(crate) messages: Vec<Incoming>,
     pub(crate) cell: Arc<AckCell>,
-    pub(crate) link: u64,
+    pub(crate) session: u64,
     pub(crate) up_to: u64,
 }
 
@@ -117,7 +117,7 @@ impl<T: Send + 'static> UplinkEvents<T> {
         let metrics = self.shared.metrics();
         count(&metrics.delivered, messages.len());
         count(&metrics.duplicates, total - messages.len());
-        Deliveries { messages, cell: arrived.cell, link: arrived.link, up_to: arrived.up_to }
+        Deliveries { messages, cell: arrived.cell, session: arrived.session, up_to: arrived.up_to }
     }
 }
 
