@@ -99,7 +99,7 @@ impl<T> Origin<T> {
     pub(crate) fn new(limits: WindowLimits, metrics: Arc<UplinkMetrics>) -> Self {
         Self {
             limits,
-            lanes: (0..LANES).map(|_| LaneQueue::new()).collect(),
+            lanes: empty_lanes(),
             links: Vec::new(),
             barriers: 0,
             kept: Usage::default(),
@@ -275,12 +275,15 @@ impl<T> Origin<T> {
 
     /// This incarnation was declared dead: everything is dropped unacknowledged, numbers begin anew,
     /// and links must be opened again under the new incarnation.
-    pub(crate) fn fence(&mut self) {
+    /// Returns the tickets of what was dropped, lane by lane in order.
+    pub(crate) fn fence(&mut self) -> Vec<T> {
         count(&self.metrics.dropped_fenced, self.kept.messages);
         self.links.clear();
-        self.lanes = (0..LANES).map(|_| LaneQueue::new()).collect();
+        let lanes = std::mem::replace(&mut self.lanes, empty_lanes());
+        let dropped = lanes.into_iter().flat_map(LaneQueue::into_tickets).collect();
         self.kept = Usage::default();
         self.backlog = Usage::default();
+        dropped
     }
 
     fn link(&mut self, id: LinkId) -> Option<&mut Link> {
@@ -439,6 +442,10 @@ impl Usage {
     fn below(&self, messages: usize, bytes: u64) -> bool {
         self.messages < messages && self.bytes < bytes
     }
+}
+
+fn empty_lanes<T>() -> Box<[LaneQueue<T>]> {
+    (0..LANES).map(|_| LaneQueue::new()).collect()
 }
 
 fn lanes() -> impl Iterator<Item = Lane> {

@@ -128,7 +128,7 @@ impl Proxy {
                 deliveries.accept();
             }
             UplinkEvent::Completed(tickets) => self.completed.extend(tickets),
-            UplinkEvent::Fenced { new } => panic!("fenced: {new:?}"),
+            UplinkEvent::Fenced { new, .. } => panic!("fenced: {new:?}"),
         }
     }
 }

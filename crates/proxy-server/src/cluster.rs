@@ -28,12 +28,14 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
                 deliveries.accept();
                 tally.flush(&broker.metrics);
             }
-            UplinkEvent::Completed(tickets) => complete(tickets),
-            UplinkEvent::Fenced { new } => {
+            UplinkEvent::Completed(tickets) => complete(tickets, ReasonCode::Success),
+            UplinkEvent::Fenced { new, dropped } => {
                 tracing::warn!(
                     incarnation = new.0,
                     "taken for dead by the cluster: closing all clients"
                 );
+                // A QoS 2 message without an answer would hold its persistent session up for ever.
+                complete(dropped, ReasonCode::UnspecifiedError);
                 broker.sessions.order_all(EndOrder(ReasonCode::ServerShuttingDown));
             }
         }
@@ -41,7 +43,7 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
 }
 
 /// Answers publishes, with one wake-up for each run of the same client.
-fn complete(tickets: Vec<PublishTicket>) {
+fn complete(tickets: Vec<PublishTicket>, reason: ReasonCode) {
     let mut run = Vec::new();
     let mut of: Option<Arc<Mailbox>> = None;
     for ticket in tickets {
@@ -50,11 +52,11 @@ fn complete(tickets: Vec<PublishTicket>) {
         };
         let same = of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &mailbox));
         if !same && let Some(of) = of.replace(mailbox) {
-            of.complete(run.drain(..), ReasonCode::Success);
+            of.complete(run.drain(..), reason);
         }
         run.push(ticket);
     }
     if let Some(of) = of {
-        of.complete(run.drain(..), ReasonCode::Success);
+        of.complete(run.drain(..), reason);
     }
 }

@@ -144,6 +144,11 @@ impl<T> LaneQueue<T> {
         self.used = false;
     }
 
+    /// The tickets of everything in it, in order.
+    pub(crate) fn into_tickets(self) -> impl Iterator<Item = T> {
+        self.unacked.into_iter().chain(self.unsent).filter_map(|slot| slot.ticket)
+    }
+
     /// Returns how many there were; `dropped` gets the weight of each.
     pub(crate) fn drop_unsent_qos0(&mut self, mut dropped: impl FnMut(u64)) -> usize {
         let before = self.unsent.len();

@@ -330,11 +330,12 @@ fn a_fenced_origin_begins_anew() {
     script.publish(7, Q1, 1);
     script.publish(7, Q1, 2);
     script.sent(A);
-    script.origin.fence();
+    script.publish(7, Q1, 3);
+    assert_eq!(script.origin.fence(), [1, 2, 3]);
     assert_eq!(script.origin.take_completed(), []);
-    assert_eq!(script.counts(|metrics| &metrics.dropped_fenced), 2);
+    assert_eq!(script.counts(|metrics| &metrics.dropped_fenced), 3);
     assert_eq!((script.origin.usage(), script.origin.links()), ((0, 0), 0));
     script.up(B, "b");
-    script.publish(7, Q1, 3);
+    script.publish(7, Q1, 4);
     assert_eq!(script.sent(B), [(7, 1)]);
 }

@@ -20,11 +20,12 @@ pub enum UplinkEvent<T> {
     Deliver(Deliveries),
     /// Tickets of messages that are where they must be.
     Completed(Vec<T>),
-    /// This life was declared dead: close every client now. A new life has registered itself; tickets
-    /// not completed by now never will be.
+    /// This life was declared dead: close every client now. A new life registers itself.
     Fenced {
         /// The new life.
         new: Incarnation,
+        /// Tickets of messages that were not acknowledged and are sent no more.
+        dropped: Vec<T>,
     },
 }
 
@@ -84,8 +85,8 @@ impl<T: Send + 'static> UplinkEvents<T> {
     /// The next event; `None` after the shutdown. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Option<UplinkEvent<T>> {
         loop {
-            if let Some(new) = self.shared.take_fenced() {
-                return Some(UplinkEvent::Fenced { new });
+            if let Some((new, dropped)) = self.shared.take_fenced() {
+                return Some(UplinkEvent::Fenced { new, dropped });
             }
             let completed = self.shared.take_completed();
             if !completed.is_empty() {

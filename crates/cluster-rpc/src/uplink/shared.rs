@@ -37,8 +37,8 @@ pub(crate) struct Shared<T> {
     events: Notify,
     window_free: Notify,
     serving: watch::Sender<bool>,
-    /// The new incarnation that was not yet reported; 0 if none.
-    fenced: AtomicU64,
+    /// A new life was begun and not yet reported.
+    fenced: AtomicBool,
     views_changed: AtomicBool,
     numbers: AtomicU64,
 }
@@ -52,6 +52,8 @@ struct Window<T> {
     open: Vec<(LinkId, NodeId)>,
     /// Somebody waits for room.
     awaited: bool,
+    /// Tickets dropped with earlier lives, until that is reported.
+    dropped: Vec<T>,
 }
 
 /// What a publish stream is to send.
@@ -84,6 +86,7 @@ impl<T> Shared<T> {
             parked: Vec::new(),
             open: Vec::new(),
             awaited: false,
+            dropped: Vec::new(),
         };
         Self {
             window: Mutex::new(window),
@@ -98,7 +101,7 @@ impl<T> Shared<T> {
             events: Notify::new(),
             window_free: Notify::new(),
             serving: watch::Sender::new(false),
-            fenced: AtomicU64::new(0),
+            fenced: AtomicBool::new(false),
             views_changed: AtomicBool::new(false),
             numbers: AtomicU64::new(1),
         }
@@ -165,7 +168,8 @@ impl<T> Shared<T> {
         let parked = {
             let mut window = self.window.lock();
             window.incarnation = new;
-            window.origin.fence();
+            let dropped = window.origin.fence();
+            window.dropped.extend(dropped);
             window.open.clear();
             std::mem::take(&mut window.parked)
         };
@@ -173,7 +177,7 @@ impl<T> Shared<T> {
         tracing::warn!(?reason, old = rejected.0, new = new.0, "turned away; begins a new life");
         count(&self.metrics.fenced, 1);
         self.serving.send_replace(false);
-        self.fenced.store(new.0, Ordering::Release);
+        self.fenced.store(true, Ordering::Release);
         self.events.notify_one();
         self.window_free.notify_waiters();
     }
@@ -295,14 +299,13 @@ impl<T> Shared<T> {
         completed
     }
 
-    pub(crate) fn take_fenced(&self) -> Option<Incarnation> {
-        if self.fenced.load(Ordering::Acquire) == 0 {
+    /// The present life and the tickets dropped with earlier ones, once after each fence.
+    pub(crate) fn take_fenced(&self) -> Option<(Incarnation, Vec<T>)> {
+        if !self.fenced.load(Ordering::Acquire) || !self.fenced.swap(false, Ordering::AcqRel) {
             return None;
         }
-        match self.fenced.swap(0, Ordering::AcqRel) {
-            0 => None,
-            new => Some(Incarnation(new)),
-        }
+        let mut window = self.window.lock();
+        Some((window.incarnation, std::mem::take(&mut window.dropped)))
     }
 
     pub(crate) async fn event_waiting(&self) {

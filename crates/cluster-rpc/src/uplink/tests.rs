@@ -311,15 +311,18 @@ async fn a_proxy_declared_dead_begins_a_new_life() {
     let mut proxy = Proxy::of(&fake);
     let (routes, hello) = fake.registered().await;
     proxy.publish("t", Q1, 1);
+    proxy.publish("u", QoS::ExactlyOnce, 3);
     drop(routes);
     let mut routes = fake.routes().await;
     let again = routes.hello().await;
     assert_eq!(again.member, hello.member);
     routes.send(RouteDown::Reject(RejectReason::DeclaredDead)).await;
     drop(routes);
-    let Some(UplinkEvent::Fenced { new }) = soon(proxy.events.next()).await else {
+    let Some(UplinkEvent::Fenced { new, mut dropped }) = soon(proxy.events.next()).await else {
         panic!("not fenced")
     };
+    dropped.sort_unstable();
+    assert_eq!(dropped, [1, 3], "whoever waits for them is told");
     assert!(new > hello.member.incarnation);
     assert_eq!(proxy.uplink.status().incarnation, new);
     assert_eq!(proxy.uplink.status().window_messages, 0);
