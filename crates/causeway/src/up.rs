@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -117,12 +119,21 @@ fn plan(args: &UpArgs) -> anyhow::Result<Vec<Spec>> {
     for (number, address) in mqtt.into_iter().enumerate() {
         specs.push(Spec::proxy(number, address, next()?, grpc));
     }
-    if let Some(level) = &args.log_level {
-        for spec in &mut specs {
+    let workers = workers(specs.len()).to_string();
+    for spec in &mut specs {
+        spec.arguments.extend(["--workers".to_owned(), workers.clone()]);
+        if let Some(level) = &args.log_level {
             spec.arguments.extend(["--log-level".to_owned(), level.clone()]);
         }
     }
     Ok(specs)
+}
+
+/// Worker threads of each of `servers` that share this machine: more than its processors in all would only make
+/// them take turns.
+fn workers(servers: usize) -> usize {
+    let processors = available_parallelism().map_or(1, NonZeroUsize::get);
+    (processors / servers).max(1)
 }
 
 impl Cluster {

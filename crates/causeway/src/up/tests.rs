@@ -35,15 +35,17 @@ fn the_plan_is_an_intermediate_and_proxies_that_know_it() {
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     assert_eq!(names, ["intermediate-0", "proxy-0", "proxy-1"]);
     let grpc = specs[0].grpc.unwrap();
+    let workers = workers(3);
     let expected = format!(
         "intermediate-server --node-id intermediate-0 --listen {grpc} --admin-listen {} \
-         --start-grace 0s --exit-with-parent true --log-level debug",
+         --start-grace 0s --exit-with-parent true --workers {workers} --log-level debug",
         specs[0].admin
     );
     assert_eq!(specs[0].arguments.join(" "), expected);
     let expected = format!(
         "proxy-server --node-id proxy-1 --mqtt-listen 127.0.0.1:{} --admin-listen {} \
-         --cluster-intermediates {grpc} --exit-with-parent true --log-level debug",
+         --cluster-intermediates {grpc} --exit-with-parent true --workers {workers} \
+         --log-level debug",
         base + 1,
         specs[2].admin
     );
