@@ -27,26 +27,10 @@ struct Shape {
 }
 
 const SHAPES: [Shape; 4] = [
-    Shape {
-        name: "exact",
-        filter: exact_filter,
-        topic: exact_filter,
-    },
-    Shape {
-        name: "wildcard: mixed",
-        filter: mixed_filter,
-        topic: mixed_topic,
-    },
-    Shape {
-        name: "wildcard: no match",
-        filter: mixed_filter,
-        topic: other_topic,
-    },
-    Shape {
-        name: "wildcard: nodes shared by two",
-        filter: pair_filter,
-        topic: pair_topic,
-    },
+    Shape { name: "exact", filter: exact_filter, topic: exact_filter },
+    Shape { name: "wildcard: mixed", filter: mixed_filter, topic: mixed_topic },
+    Shape { name: "wildcard: no match", filter: mixed_filter, topic: other_topic },
+    Shape { name: "wildcard: nodes shared by two", filter: pair_filter, topic: pair_topic },
 ];
 
 const COUNTS: [usize; 3] = [1_000, 100_000, 1_000_000];
@@ -74,17 +58,11 @@ fn main() -> std::io::Result<()> {
 }
 
 fn bench_index(shape: &Shape, count: usize) {
-    let Shape {
-        name,
-        filter,
-        topic,
-    } = shape;
-    let filters: Vec<_> = (0..count)
-        .map(|at| TopicFilter::new(filter(at)).expect("a valid filter"))
-        .collect();
-    let topics: Vec<_> = order(ASKED, count)
-        .map(|at| TopicName::new(topic(at)).expect("a valid topic"))
-        .collect();
+    let Shape { name, filter, topic } = shape;
+    let filters: Vec<_> =
+        (0..count).map(|at| TopicFilter::new(filter(at)).expect("a valid filter")).collect();
+    let topics: Vec<_> =
+        order(ASKED, count).map(|at| TopicName::new(topic(at)).expect("a valid topic")).collect();
     let mut index = TopicIndex::<u32, u32>::new();
     let before = resident_bytes();
     let start = Instant::now();
@@ -110,11 +88,7 @@ fn bench_index(shape: &Shape, count: usize) {
     let remove = start.elapsed().as_nanos() as usize / count;
     assert!(index.is_empty());
     // Below this the pages of the process are too coarse to say.
-    let bytes = if count < 100_000 {
-        "-".to_owned()
-    } else {
-        bytes.to_string()
-    };
+    let bytes = if count < 100_000 { "-".to_owned() } else { bytes.to_string() };
     let matches = matches as f64 / ASKED as f64;
     println!(
         "{name:<30} {count:>9} {per_match:>10} {matches:>9.2} {insert:>10} {remove:>10} {bytes:>9}"
@@ -123,14 +97,7 @@ fn bench_index(shape: &Shape, count: usize) {
 
 fn bench_tree(count: usize) {
     let topics: Vec<_> = (0..count)
-        .map(|at| {
-            format!(
-                "site/{}/dev/{}/{}",
-                at / 1000,
-                at / 10 % 100,
-                KINDS[at % 10]
-            )
-        })
+        .map(|at| format!("site/{}/dev/{}/{}", at / 1000, at / 10 % 100, KINDS[at % 10]))
         .map(|text| TopicName::new(text).expect("a valid topic"))
         .collect();
     let mut tree = TopicTree::new();
@@ -141,14 +108,8 @@ fn bench_tree(count: usize) {
     }
     let insert = start.elapsed().as_nanos() as usize / count;
     let bytes = resident_bytes().saturating_sub(before) / tree.len();
-    println!(
-        "{} topics kept: insert {insert} ns, {bytes} B per topic",
-        tree.len()
-    );
-    println!(
-        "{:<30} {:>9} {:>12} {:>14}",
-        "look-up", "matches", "us", "ns per match"
-    );
+    println!("{} topics kept: insert {insert} ns, {bytes} B per topic", tree.len());
+    println!("{:<30} {:>9} {:>12} {:>14}", "look-up", "matches", "us", "ns per match");
     let sites = count / 1000;
     bench_look_up(&tree, "site/{n}/dev/+/state", sites);
     bench_look_up(&tree, "site/{n}/dev/7/#", sites);
@@ -175,15 +136,11 @@ fn bench_look_up(tree: &TopicTree<usize>, shape: &str, sites: usize) {
     }
     let nanos = started.elapsed().as_nanos() as usize;
     let (each, micros) = (matches / asked, nanos as f64 / asked as f64 / 1000.0);
-    println!(
-        "{shape:<30} {each:>9} {micros:>12.2} {:>14}",
-        nanos / matches.max(1)
-    );
+    println!("{shape:<30} {each:>9} {micros:>12.2} {:>14}", nanos / matches.max(1));
 }
 
-const KINDS: [&str; 10] = [
-    "state", "temp", "hum", "volt", "amp", "fw", "up", "rssi", "cfg", "alarm",
-];
+const KINDS: [&str; 10] =
+    ["state", "temp", "hum", "volt", "amp", "fw", "up", "rssi", "cfg", "alarm"];
 
 fn exact_filter(at: usize) -> String {
     format!("site/{}/dev/{at}/state", at % 100)
@@ -210,12 +167,7 @@ fn other_topic(at: usize) -> String {
 
 /// Two filters share every node down to the last level.
 fn pair_filter(at: usize) -> String {
-    format!(
-        "org/+/site/{}/dev/{}/{}",
-        at / 2 % 1000,
-        at / 2,
-        ["temp/+", "hum/+"][at % 2]
-    )
+    format!("org/+/site/{}/dev/{}/{}", at / 2 % 1000, at / 2, ["temp/+", "hum/+"][at % 2])
 }
 
 fn pair_topic(at: usize) -> String {
@@ -240,9 +192,6 @@ fn best_of_rounds(mut round: impl FnMut()) -> usize {
 /// Zero where the system does not tell.
 fn resident_bytes() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let resident = pages
-        .split(' ')
-        .nth(1)
-        .and_then(|pages| pages.parse::<usize>().ok());
+    let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok());
     resident.unwrap_or(0) * 4096
 }
