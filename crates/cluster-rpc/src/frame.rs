@@ -50,6 +50,11 @@ pub struct Member {
     pub incarnation: Incarnation,
 }
 
+/// One life of one proxy as the origin of messages: what receivers tell repetitions apart by.
+/// Made by [`origin_of`](crate::origin_of).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OriginId(pub u64);
+
 /// A part of a proxy's messages that keeps its order: hash of the topic modulo [`LANES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lane(pub u8);
@@ -257,8 +262,8 @@ pub enum DeliverDown {
 /// A message as an endpoint gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
-    /// Life of the proxy it was published at.
-    pub origin: Incarnation,
+    /// The proxy it was published at.
+    pub origin: OriginId,
     /// The message; shared between the endpoints it goes to.
     pub routed: Arc<Routed>,
 }

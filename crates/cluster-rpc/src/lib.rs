@@ -35,7 +35,7 @@ mod wire;
 pub use acceptor::{AcceptorConfig, Attachment, Attachments, serve};
 pub use digest::RouteDigest;
 pub use error::{Ended, FrameError, StreamError, TrySendError};
-pub use lane::lane_of;
+pub use lane::{lane_of, origin_of};
 pub use route_log::RouteSeq;
 pub use stream::{FrameSender, Stream};
 pub use token::Token;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use foldhash::{HashMap, HashMapExt as _};
 use mqtt_codec::Message;
 
-use crate::frame::{Incarnation, LANES, Lane};
+use crate::frame::{LANES, Lane, OriginId};
 
 /// How long an origin is remembered after it has left every intermediate's view.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -21,7 +21,7 @@ const MAX_ORIGINS: usize = 4_096;
 /// A message as it arrives at the proxy it is for.
 #[derive(Clone, Debug)]
 pub(crate) struct Incoming {
-    pub(crate) origin: Incarnation,
+    pub(crate) origin: OriginId,
     pub(crate) lane: Lane,
     pub(crate) seq: u64,
     pub(crate) message: Arc<Message>,
@@ -41,7 +41,7 @@ pub(crate) enum IncomingFrame {
 /// The last number taken from each lane of each origin.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    origins: HashMap<Incarnation, Origin>,
+    origins: HashMap<OriginId, Origin>,
 }
 
 #[derive(Debug)]
@@ -75,10 +75,10 @@ impl Receiver {
     }
 
     /// Forgets the origins that are in no view and were not heard of for long.
-    pub(crate) fn forget(&mut self, present: &[Incarnation], now: Instant) {
-        self.origins.retain(|incarnation, origin| {
+    pub(crate) fn forget(&mut self, present: &[OriginId], now: Instant) {
+        self.origins.retain(|id, origin| {
             let was_present = origin.present;
-            origin.present = present.contains(incarnation);
+            origin.present = present.contains(id);
             if was_present || origin.present {
                 origin.heard = now;
             }
@@ -91,8 +91,8 @@ impl Receiver {
             return;
         }
         let longest = self.origins.iter().min_by_key(|(_, origin)| origin.heard);
-        if let Some(incarnation) = longest.map(|(&incarnation, _)| incarnation) {
-            self.origins.remove(&incarnation);
+        if let Some(id) = longest.map(|(&id, _)| id) {
+            self.origins.remove(&id);
         }
     }
 }
@@ -112,7 +112,7 @@ mod tests {
             expiry_secs: None,
             properties: PublishProperties::default(),
         };
-        Incoming { origin: Incarnation(origin), lane: Lane(lane), seq, message: Arc::new(message) }
+        Incoming { origin: OriginId(origin), lane: Lane(lane), seq, message: Arc::new(message) }
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
         let mut receiver = Receiver::new();
         assert!(receiver.admit(&incoming(1, 0, 5), start));
         assert!(receiver.admit(&incoming(2, 0, 5), start));
-        receiver.forget(&[Incarnation(1)], start);
+        receiver.forget(&[OriginId(1)], start);
         receiver.forget(&[], start + Duration::from_secs(500));
         receiver.forget(&[], start + Duration::from_secs(601));
         assert!(!receiver.admit(&incoming(1, 0, 5), start), "still remembered");
@@ -155,6 +155,6 @@ mod tests {
             assert!(receiver.admit(&incoming(origin, 0, 1), now));
         }
         assert_eq!(receiver.origins.len(), MAX_ORIGINS);
-        assert!(!receiver.origins.contains_key(&Incarnation(0)), "the oldest gave way");
+        assert!(!receiver.origins.contains_key(&OriginId(0)), "the oldest gave way");
     }
 }

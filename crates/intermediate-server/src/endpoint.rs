@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use cluster_rpc::frame::Member;
+use cluster_rpc::frame::{Member, OriginId};
+use cluster_rpc::origin_of;
 
 use crate::outbox::Outbox;
 use crate::pending::{Credit, Pending};
@@ -16,6 +17,8 @@ use crate::table::Table;
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) member: Member,
+    /// What its messages are known by.
+    pub(crate) origin: OriginId,
     pub(crate) peer: Peer,
     pub(crate) last_heard: Instant,
     /// When its route stream ended, if it has none now.
@@ -25,6 +28,8 @@ pub(crate) struct Endpoint {
     pub(crate) deliver: Option<Line>,
     pub(crate) say: Say,
     pub(crate) table: Table,
+    /// The newest change it had when it registered, until that one is applied.
+    pub(crate) catching_up: Option<u64>,
     pub(crate) pending: Pending,
     pub(crate) credit: Credit,
     pub(crate) outbox: Outbox,
@@ -53,6 +58,7 @@ pub(crate) struct Say {
 impl Endpoint {
     pub(crate) fn new(member: Member, peer: Peer, now: Instant) -> Self {
         Self {
+            origin: origin_of(&member),
             member,
             peer,
             last_heard: now,
@@ -62,6 +68,7 @@ impl Endpoint {
             deliver: None,
             say: Say::default(),
             table: Table::default(),
+            catching_up: None,
             pending: Pending::new(),
             credit: Credit::default(),
             outbox: Outbox::default(),

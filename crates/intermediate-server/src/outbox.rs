@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cluster_rpc::frame::{Delivery, Incarnation, Routed};
+use cluster_rpc::frame::{Delivery, OriginId, Routed};
 
 use crate::pending::Hold;
 use crate::relay::Violation;
@@ -54,7 +54,7 @@ impl Default for OutboxLimits {
 pub(crate) struct Entry {
     /// Gone for a message that was sent and nobody waits for: it is never sent again.
     pub(crate) routed: Option<Arc<Routed>>,
-    pub(crate) origin: Incarnation,
+    pub(crate) origin: OriginId,
     pub(crate) hold: Option<Hold>,
     pub(crate) weight: u64,
     pub(crate) since: Instant,

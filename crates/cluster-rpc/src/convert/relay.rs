@@ -13,8 +13,8 @@ use prost::Message as _;
 use super::{Wire, required, text};
 use crate::error::FrameError;
 use crate::frame::{
-    DeliverDown, DeliverOpen, DeliverUp, Delivery, Incarnation, Lane, Member, PublishDown,
-    PublishUp, Routed,
+    DeliverDown, DeliverOpen, DeliverUp, Delivery, Lane, Member, OriginId, PublishDown, PublishUp,
+    Routed,
 };
 use crate::proto;
 use crate::proto::{deliver_down, deliver_up, publish_down, publish_up};
@@ -128,7 +128,7 @@ impl Wire for DeliverDown {
     fn from_proto(message: proto::DeliverDown) -> Result<Self, FrameError> {
         let delivery = |delivery: proto::Delivery| {
             let routed = Arc::new(routed(required(delivery.message, "message")?)?);
-            Ok(Delivery { origin: Incarnation(delivery.origin), routed })
+            Ok(Delivery { origin: OriginId(delivery.origin), routed })
         };
         Ok(match required(message.frame, "frame")? {
             deliver_down::Frame::Open(open) => Self::LinkOpen(open.link),
@@ -182,7 +182,7 @@ pub(crate) fn incoming_frame(frame: Bytes) -> Result<IncomingFrame, FrameError> 
     let incoming = |origin, message| {
         let routed = routed(message)?;
         Ok(Incoming {
-            origin: Incarnation(origin),
+            origin: OriginId(origin),
             lane: routed.lane,
             seq: routed.seq,
             message: Arc::new(routed.message),

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::*;
 use crate::frame::{
-    Beat, DeliverDown, DeliverOpen, DeliverUp, Delivery, Delta, Hello, Lane, PublishDown,
+    Beat, DeliverDown, DeliverOpen, DeliverUp, Delivery, Delta, Hello, Lane, OriginId, PublishDown,
     PublishUp, RejectReason, RelayState, Route, RouteDown, RouteUp, Routed, SnapshotChunk, View,
 };
 use crate::origin::Outgoing;
@@ -108,7 +108,7 @@ fn relay_frames_survive_the_wire() {
         DeliverUp::Open(DeliverOpen { member: member("p"), last_link: 1, last_seq: 2 }),
         DeliverUp::Acked(3),
     ]);
-    let delivery = |routed| Delivery { origin: Incarnation(5), routed: Arc::new(routed) };
+    let delivery = |routed| Delivery { origin: OriginId(5), routed: Arc::new(routed) };
     survives([
         DeliverDown::LinkOpen(1),
         DeliverDown::Batch {
@@ -134,13 +134,13 @@ fn the_window_sends_what_the_frame_says() {
 #[test]
 fn a_proxy_takes_what_the_frame_says() {
     let routed = routed(QoS::ExactlyOnce, true, Some(3));
-    let delivery = Delivery { origin: Incarnation(5), routed: Arc::new(routed.clone()) };
+    let delivery = Delivery { origin: OriginId(5), routed: Arc::new(routed.clone()) };
     let batch = DeliverDown::Batch { first_seq: 8, deliveries: vec![delivery.clone(), delivery] };
     let Ok(IncomingFrame::Batch { up_to, messages }) = incoming_frame(batch.encode()) else {
         panic!("no batch")
     };
     assert_eq!((up_to, messages.len()), (9, 2));
-    assert_eq!((messages[0].origin, messages[0].lane), (Incarnation(5), Lane(255)));
+    assert_eq!((messages[0].origin, messages[0].lane), (OriginId(5), Lane(255)));
     assert_eq!((messages[0].seq, &*messages[0].message), (7, &routed.message));
 }
 
@@ -255,7 +255,7 @@ fn a_delivery_batch_must_be_numbered() {
 fn batches() -> [Bytes; 2] {
     let messages =
         || vec![routed(QoS::AtLeastOnce, true, Some(300)), routed(QoS::AtMostOnce, false, None)];
-    let delivery = |routed| Delivery { origin: Incarnation(1 << 40), routed: Arc::new(routed) };
+    let delivery = |routed| Delivery { origin: OriginId(1 << 40), routed: Arc::new(routed) };
     let deliveries = messages().into_iter().map(delivery).collect();
     [
         PublishUp::Batch(messages()).encode(),

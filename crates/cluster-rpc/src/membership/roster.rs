@@ -21,8 +21,10 @@ use self::waiters::Waiters;
 pub(crate) use self::waiters::{Wait, WaiterId};
 use super::view::{Verdict, Views};
 use crate::frame::{
-    Hello, Incarnation, Member, NodeId, PROTOCOL, RejectReason, RelayState, Route, RouteUp, View,
+    Hello, Incarnation, Member, NodeId, OriginId, PROTOCOL, RejectReason, RelayState, Route,
+    RouteUp, View,
 };
+use crate::lane::origin_of;
 use crate::route_feed::RouteFeed;
 use crate::route_log::{RouteLog, RouteSeq, Urgency};
 use crate::uplink::IntermediateState;
@@ -365,9 +367,9 @@ impl Roster {
         moments.filter(|&at| at > now).min()
     }
 
-    /// The lives of all endpoints that are somewhere known.
-    pub(crate) fn present(&self) -> Vec<Incarnation> {
-        self.known.iter().map(|member| member.incarnation).collect()
+    /// All endpoints that are somewhere known, as origins.
+    pub(crate) fn present(&self) -> Vec<OriginId> {
+        self.known.iter().map(origin_of).collect()
     }
 
     /// Each address with its name, who is there, and how it is.

@@ -15,7 +15,7 @@ use super::config::UplinkConfig;
 use super::event::Arrived;
 use super::metrics::{UplinkMetrics, count};
 use super::status::{IntermediateStatus, UplinkStatus};
-use crate::frame::{Incarnation, Lane, Member, NodeId, PublishDown, RejectReason, Route};
+use crate::frame::{Incarnation, Lane, Member, NodeId, OriginId, PublishDown, RejectReason, Route};
 use crate::membership::{Roster, WaiterId};
 use crate::origin::{LinkId, Origin, OriginFrame, WindowLimits};
 use crate::route_log::RouteSeq;
@@ -152,7 +152,7 @@ impl<T> Shared<T> {
     }
 
     /// All endpoints there are, if they may have changed since the last call.
-    pub(crate) fn take_present_origins(&self) -> Option<Vec<Incarnation>> {
+    pub(crate) fn take_present_origins(&self) -> Option<Vec<OriginId>> {
         let changed = self.views_changed.swap(false, Ordering::Acquire);
         changed.then(|| self.roster.lock().present())
     }

@@ -9,7 +9,7 @@ use self::fake::{Fake, soon};
 use super::*;
 use crate::RouteDigest;
 use crate::frame::{
-    DeliverDown, DeliverUp, Delivery, Incarnation, Lane, PublishDown, PublishUp, RejectReason,
+    DeliverDown, DeliverUp, Delivery, Lane, OriginId, PublishDown, PublishUp, RejectReason,
     RelayState, RouteDown, RouteUp, Routed,
 };
 use crate::token::Token;
@@ -84,7 +84,7 @@ fn message(topic: &str, qos: QoS) -> Message {
 
 fn delivery(seq: u64) -> Delivery {
     let message = message(&format!("n/{seq}"), Q1);
-    Delivery { origin: Incarnation(5), routed: Arc::new(Routed { lane: Lane(3), seq, message }) }
+    Delivery { origin: OriginId(5), routed: Arc::new(Routed { lane: Lane(3), seq, message }) }
 }
 
 fn topics(deliveries: &Deliveries) -> Vec<String> {

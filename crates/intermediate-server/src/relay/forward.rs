@@ -25,6 +25,7 @@ impl Relay {
         frame: PublishUp,
         now: Instant,
     ) -> Result<(), Violation> {
+        self.notice_stall(now);
         if let PublishUp::Open(member) = frame {
             if let Some(slot) = self.bind(stream, StreamKind::Publish, &member, now)?
                 && let Some(origin) = at(&mut self.endpoints, slot)
@@ -77,6 +78,7 @@ impl Relay {
         frame: DeliverUp,
         now: Instant,
     ) -> Result<(), Violation> {
+        self.notice_stall(now);
         match frame {
             DeliverUp::Open(open) => self.open_link(stream, &open, now),
             DeliverUp::Acked(up_to) => self.link_acked(stream, up_to, now),
@@ -155,7 +157,7 @@ impl Relay {
         let acknowledged = routed.message.qos > QoS::AtMostOnce;
         let place = origin.pending.next_place(lane);
         let hold = Hold { slot: from, stream: stream.0, wait: Wait::Message { lane, place } };
-        let incarnation = origin.member.incarnation;
+        let id = origin.origin;
         let weight = routed.weight();
         let mut copies = Copies { read: Arc::new(routed), own: None };
         let mut outstanding = 0;
@@ -170,8 +172,7 @@ impl Relay {
                 false => Arc::clone(&copies.read),
             };
             let was_congested = outbox.is_congested();
-            let entry =
-                Entry { routed: Some(routed), origin: incarnation, hold, weight, since: now };
+            let entry = Entry { routed: Some(routed), origin: id, hold, weight, since: now };
             if outbox.push(entry, &self.config.outbox) == Pushed::Full {
                 self.counts.dropped_full += 1;
                 continue;

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use cluster_rpc::frame::OriginId;
+use cluster_rpc::origin_of;
 use proptest::prelude::*;
 
 use super::*;
@@ -47,8 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Life of an origin and number of its message.
-type Id = (Incarnation, u64);
+/// An origin and number of its message.
+type Id = (OriginId, u64);
 
 /// A QoS >= 1 message its origin has no acknowledgement of.
 struct Unacked {
@@ -68,7 +70,7 @@ struct Model {
     link: (u64, u64),
     /// Received and not taken, with the link and number to tell.
     inbox: VecDeque<((u64, u64), Id)>,
-    newest: BTreeMap<Incarnation, u64>,
+    newest: BTreeMap<OriginId, u64>,
     taken: BTreeSet<Id>,
 }
 
@@ -252,7 +254,7 @@ impl World {
     }
 
     fn check_arrived(&self, from: usize, message: &Unacked) {
-        let id = (self.models[from].proxy.member.incarnation, message.routed.seq);
+        let id = (origin_of(&self.models[from].proxy.member), message.routed.seq);
         for model in &self.models {
             let member = &model.proxy.member;
             let newest = model.newest.get(&id.0).copied().unwrap_or_default();
