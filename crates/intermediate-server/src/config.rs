@@ -64,9 +64,10 @@ const OPTIONS: &[Opt] = &[
     ),
     opt(
         "start_grace",
-        "\"2s\"",
+        "\"4s\"",
         "",
-        "Time after the start in which proxies that nobody has named may still come, up to 10m",
+        "Time after the start in which proxies that nobody has named may still come, up to 10m; \
+         at most 1s after the first of those who were members before",
         OptKind::Duration,
     ),
     opt(

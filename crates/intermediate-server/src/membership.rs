@@ -1,8 +1,9 @@
 //! Who may speak, and from when on messages are taken.
 //!
 //! Owns the memory of lives that are over ([`Retired`]) and the wait after a start ([`Gate`]).
-//! Invariant: a life that was declared dead never becomes a member again, and the gate, once open,
-//! stays open. Does not hold the endpoints themselves.
+//! Invariant: a life that was declared dead never becomes a member again, and the gate is open only
+//! while nobody can be a member of the cluster without being known here. Does not hold the endpoints
+//! themselves.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -43,12 +44,17 @@ impl Retired {
     }
 }
 
-/// The wait after a start: no message is taken before every endpoint that may exist has told its
-/// routes.
+/// With a returning endpoint's names the wait is no shorter than this, or than the grace: one that no
+/// other names (it came while this relay was away) needs it to connect.
+const STRANGERS: Duration = Duration::from_secs(1);
+
+/// The wait after a start, and after the relay itself stood still: no message is taken before every
+/// endpoint that may exist has told its routes.
 ///
-/// Opens when some endpoint has, all that any of them named have too, and either one of them was
-/// a member before (so the names are those of the cluster as it was) or `grace` is over.
-/// Who was named and is silent for a lease is declared dead.
+/// Opens when some endpoint has, all that any of them named have too, and either `grace` is over or
+/// one of them was a member before (so the names are those of the cluster as it was) and a moment
+/// has passed since the first came. Who was named and has not told its routes a lease after the first
+/// came is declared dead, so the wait ends whatever an endpoint does.
 #[derive(Debug)]
 pub(crate) struct Gate {
     started: Instant,
@@ -78,6 +84,20 @@ impl Gate {
 
     pub(crate) fn is_open(&self) -> bool {
         self.open
+    }
+
+    /// What was told before `now` counts no longer: closes until each of `members`, and whoever is
+    /// awaited already, has come anew.
+    pub(crate) fn close<'a>(&mut self, members: impl Iterator<Item = &'a Member>, now: Instant) {
+        let mut awaited = std::mem::take(&mut self.awaited);
+        awaited.extend(members.map(|member| (member.node.clone(), member.incarnation)));
+        *self = Self { awaited, ..Self::new(now, self.grace, self.lease) };
+    }
+
+    /// The relay did not run for this long, so nobody could be heard.
+    pub(crate) fn pardon(&mut self, stood_still: Duration, now: Instant) {
+        self.started = now.min(self.started + stood_still);
+        self.first_hello = self.first_hello.map(|at| now.min(at + stood_still));
     }
 
     /// `member` has come, and named those it knew.
@@ -111,35 +131,40 @@ impl Gate {
         }
     }
 
-    /// `node` was declared dead.
-    pub(crate) fn gone(&mut self, node: &NodeId) {
-        self.awaited.remove(node);
+    /// `node` was declared dead. Returns whether it was awaited.
+    pub(crate) fn gone(&mut self, node: &NodeId) -> bool {
+        let was_awaited = self.awaited.remove(node).is_some();
         self.synced.remove(node);
+        if self.awaited.is_empty() && self.synced.is_empty() {
+            // Whoever comes next is the first again, and has all the time that the first has.
+            self.first_hello = None;
+        }
+        was_awaited
     }
 
-    /// Those who were named and stayed away too long. `is_here` says who has at least come.
-    pub(crate) fn missing(
-        &mut self,
-        now: Instant,
-        is_here: impl Fn(&NodeId) -> bool,
-    ) -> Vec<Member> {
+    /// Those who were named and have not told their routes in time.
+    pub(crate) fn overdue(&self, now: Instant) -> Vec<Member> {
         let over = self.first_hello.is_some_and(|at| now >= at + self.lease);
-        if self.open || !over {
-            return Vec::new();
-        }
-        let missing = self.awaited.extract_if(|node, _| !is_here(node));
-        missing.map(|(node, incarnation)| Member { node, incarnation }).collect()
+        let overdue = self.awaited.iter().filter(|_| over);
+        let member =
+            |(node, &incarnation): (&NodeId, _)| Member { node: node.clone(), incarnation };
+        overdue.map(member).collect()
     }
 
     /// Opens the gate if it may. Returns whether it opened just now.
     pub(crate) fn try_open(&mut self, now: Instant) -> bool {
         let all_told = !self.synced.is_empty() && self.awaited.is_empty();
-        let known_cluster = self.returning || now >= self.started + self.grace;
-        if self.open || !all_told || !known_cluster {
+        if self.open || !all_told || !self.knows_the_cluster(now) {
             return false;
         }
         self.open = true;
         self.synced = HashSet::new();
         true
+    }
+
+    fn knows_the_cluster(&self, now: Instant) -> bool {
+        let strangers = STRANGERS.min(self.grace);
+        let named = self.returning && self.first_hello.is_some_and(|at| now >= at + strangers);
+        named || now >= self.started + self.grace
     }
 }

@@ -48,6 +48,7 @@ impl Collector for RelayCollector {
                 counts.digest_mismatches,
             ),
             ("stream_violations", "Streams ended because of what came on them", counts.violations),
+            ("relay_stalls", "Times the process stood still for a lease", counts.stalls),
         ];
         for (name, help, value) in counters {
             counter(encoder, name, help, value)?;

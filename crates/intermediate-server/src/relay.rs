@@ -6,7 +6,7 @@
 //!
 //! A stream is attached, its frames are handled, and whatever is to be sent is polled. `take_wakes`
 //! names the streams that have something new. What routes say is in [`sync`], how messages
-//! pass in [`forward`].
+//! pass in [`forward`], what passing time does in [`time`].
 //!
 //! ```text
 //!            Hello                    last chunk                 stream ends
@@ -17,6 +17,7 @@
 
 mod forward;
 mod sync;
+mod time;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -31,9 +32,6 @@ use crate::pending::{Amount, Hold, Wait};
 use crate::routes::{RouteIndex, Slot, Target};
 use crate::stats::{Counts, Stats};
 pub use crate::violation::Violation;
-
-/// If time stood still for the relay for this long, nobody's silence meanwhile counts.
-const STALL: Duration = Duration::from_secs(1);
 
 /// What a relay is told at its start.
 #[derive(Clone, Debug)]
@@ -62,7 +60,7 @@ impl RelayConfig {
             member,
             lease: Duration::from_secs(6),
             local_return: Duration::from_secs(1),
-            start_grace: Duration::from_secs(2),
+            start_grace: Duration::from_secs(4),
             credit: Amount { messages: 8_192, bytes: 16 << 20 },
             max_routes: 10_000_000,
             outbox: OutboxLimits::default(),
@@ -172,6 +170,7 @@ impl Relay {
 
     /// A stream was opened by `peer`; its first frame will say by whom.
     pub fn attach(&mut self, kind: StreamKind, peer: Peer, now: Instant) -> StreamId {
+        self.notice_stall(now);
         let stream = StreamId(self.next_stream);
         self.next_stream += 1;
         self.streams.insert(stream, Attached { kind, peer, since: now, bound: Bound::Nobody });
@@ -180,6 +179,7 @@ impl Relay {
 
     /// The stream has ended, from whichever side.
     pub fn detach(&mut self, stream: StreamId, now: Instant) {
+        self.notice_stall(now);
         let Some(attached) = self.streams.remove(&stream) else {
             return;
         };
@@ -206,31 +206,6 @@ impl Relay {
     /// Names the streams that have something to send since they were last polled to the end.
     pub fn take_wakes(&mut self, into: &mut Vec<StreamId>) {
         into.append(&mut self.wakes);
-    }
-
-    /// Time has passed: declares the silent dead, and opens the gate when the wait is over. To be
-    /// called a few times a second.
-    pub fn handle_time(&mut self, now: Instant) {
-        let since = now.saturating_duration_since(self.last_time);
-        self.last_time = now;
-        if since > STALL {
-            self.pardon(since);
-        }
-        let (lease, local_return) = (self.config.lease, self.config.local_return);
-        let dead: Vec<Slot> = self
-            .slots()
-            .filter(|(_, endpoint)| now >= endpoint.deadline(lease, local_return))
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in dead {
-            self.declare_dead(slot);
-        }
-        for member in self.gate.missing(now, |node| self.by_node.contains_key(node)) {
-            self.counts.declared_dead += 1;
-            self.retired.insert(member);
-        }
-        self.close_silent_streams(now);
-        self.try_open_gate(now);
     }
 
     /// No new lanes are wanted here; what comes is still relayed.
@@ -406,13 +381,16 @@ impl Relay {
             return;
         };
         self.by_node.remove(&endpoint.member.node);
-        self.gate.gone(&endpoint.member.node);
+        let was_awaited = self.gate.gone(&endpoint.member.node);
         let was_member = endpoint.table.is_complete();
         endpoint.table.clear(slot, &mut self.routes);
-        // Who never told its routes was promised nothing and may come again as it is.
-        if was_member {
+        // Who was neither was promised nothing and may come again as it is. Whoever was awaited may
+        // have subscribers here: from now on messages are acknowledged without them.
+        if was_member || was_awaited {
             self.counts.declared_dead += 1;
             self.retired.insert(endpoint.member);
+        }
+        if was_member {
             self.say_view_to_all();
         }
     }
@@ -485,24 +463,6 @@ impl Relay {
         if self.gate.try_open(now) {
             self.say_view_to_all();
             self.wake_all_origins();
-        }
-    }
-
-    /// The relay itself was not running: its silence is not the endpoints'.
-    fn pardon(&mut self, stood_still: Duration) {
-        for endpoint in self.endpoints.iter_mut().flatten() {
-            endpoint.last_heard += stood_still;
-            endpoint.broken_at = endpoint.broken_at.map(|at| at + stood_still);
-        }
-    }
-
-    fn close_silent_streams(&mut self, now: Instant) {
-        let lease = self.config.lease;
-        for (&stream, attached) in &mut self.streams {
-            if matches!(attached.bound, Bound::Nobody) && now >= attached.since + lease {
-                attached.bound = Bound::Closed;
-                self.wakes.push(stream);
-            }
         }
     }
 

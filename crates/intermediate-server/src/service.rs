@@ -342,7 +342,7 @@ impl End {
             Self::Ended => tracing::debug!(?kind, %peer, "stream ended by its peer"),
             Self::Broken(error) => tracing::debug!(?kind, %peer, error, "stream broken"),
             Self::Refused(error) => {
-                tracing::warn!(?kind, %peer, error, "stream refused: not this protocol");
+                tracing::warn!(?kind, %peer, error, "stream ended because of what came on it");
             }
         }
     }

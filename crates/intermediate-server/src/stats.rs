@@ -26,6 +26,8 @@ pub struct Counts {
     pub digest_mismatches: u64,
     /// Streams ended because of a frame that must not have come.
     pub violations: u64,
+    /// How often this relay stood still for a lease and had to join anew.
+    pub stalls: u64,
 }
 
 /// Totals, and what there is now.

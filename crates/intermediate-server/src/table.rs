@@ -128,11 +128,11 @@ impl Table {
         }
         let known = usize::try_from(next - delta.first_seq).unwrap_or(usize::MAX);
         let fresh = delta.routes.get(known..).unwrap_or_default();
+        if self.rows.len() + fresh.len() > most && self.len_after(fresh) > most {
+            return Err(Violation::TooManyRoutes(most));
+        }
         for route in fresh {
             self.set(own(&route.filter)?, route.qos, slot, index);
-        }
-        if self.rows.len() > most {
-            return Err(Violation::TooManyRoutes(most));
         }
         let applied = applied.checked_add(fresh.len() as u64).ok_or(Violation::SeqOverflow)?;
         self.applied = Some(applied);
@@ -183,6 +183,21 @@ impl Table {
         if let Some(old) = old {
             self.digest.remove(&row(old));
         }
+    }
+
+    /// How many rows there would be after `changes`.
+    fn len_after(&self, changes: &[Route]) -> usize {
+        let mut last = HashMap::with_capacity(changes.len());
+        for route in changes {
+            last.insert(&route.filter, route.qos.is_some());
+        }
+        last.into_iter().fold(self.rows.len(), |len, (filter, is_row)| {
+            match (self.rows.contains_key(filter), is_row) {
+                (false, true) => len + 1,
+                (true, false) => len - 1,
+                (true, true) | (false, false) => len,
+            }
+        })
     }
 
     fn replace(&mut self, rows: Rows, slot: Slot, index: &mut RouteIndex) {

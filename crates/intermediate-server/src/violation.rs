@@ -33,7 +33,7 @@ pub enum Violation {
     #[error("a route has a share name")]
     SharedFilter,
     /// The table is larger than allowed.
-    #[error("more than {0} routes of one endpoint")]
+    #[error("the proxy has more than {0} routes: see maximum_routes")]
     TooManyRoutes(usize),
     /// More was sent than granted.
     #[error("messages came without credit")]

@@ -20,6 +20,7 @@ impl Relay {
         frame: RouteUp,
         now: Instant,
     ) -> Result<(), Violation> {
+        self.notice_stall(now);
         if let RouteUp::Hello(hello) = frame {
             return self.hello(stream, &hello, now);
         }
@@ -47,8 +48,9 @@ impl Relay {
         }
         wake(&mut endpoint.routes, &mut self.wakes);
         if !was_complete && change != Change::Unfinished {
-            self.synced(slot, now);
+            self.say_view_to_all();
         }
+        self.catch_up(slot, now);
         Ok(())
     }
 
@@ -109,22 +111,26 @@ impl Relay {
             ..crate::endpoint::Say::default()
         };
         wake(&mut endpoint.routes, &mut self.wakes);
-        let complete = endpoint.table.is_complete();
+        endpoint.catching_up = Some(hello.head_seq);
         self.gate.hello(&hello.member, &hello.known, now);
-        if complete {
-            self.synced(slot, now);
+        if deltas_from.is_some() {
+            self.catch_up(slot, now);
         }
         Ok(())
     }
 
-    /// All rows of the endpoint are here, perhaps not for the first time.
-    fn synced(&mut self, slot: Slot, now: Instant) {
+    /// Whether all rows that the endpoint had when it registered are here. What was here before is
+    /// not enough: meanwhile it may have promised subscribers what this relay has not heard of.
+    fn catch_up(&mut self, slot: Slot, now: Instant) {
         let Some(endpoint) = at(&mut self.endpoints, slot) else {
             return;
         };
-        self.gate.synced(&endpoint.member.node);
-        self.try_open_gate(now);
-        self.say_view_to_all();
+        let (head, applied) = (endpoint.catching_up, endpoint.table.applied());
+        if head.is_some() && applied >= head {
+            endpoint.catching_up = None;
+            self.gate.synced(&endpoint.member.node);
+            self.try_open_gate(now);
+        }
     }
 
     fn beat(&mut self, slot: Slot, beat: &Beat) {

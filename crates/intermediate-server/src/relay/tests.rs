@@ -1,5 +1,6 @@
 //! Scripts at the relay's boundary: frames in, frames out, time by hand.
 
+mod joining;
 mod model;
 mod script;
 
