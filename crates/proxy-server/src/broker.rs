@@ -407,3 +407,6 @@ fn granted(qos: QoS) -> ReasonCode {
         QoS::ExactlyOnce => ReasonCode::GrantedQoS2,
     }
 }
+
+#[cfg(test)]
+mod tests;

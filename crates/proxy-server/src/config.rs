@@ -37,6 +37,9 @@ pub static PROGRAM: Program = Program {
         Signals: SIGTERM and SIGINT stop it cleanly.",
 };
 
+/// Highest rate of new connections that can be set. Without bound is 0.
+const MAXIMUM_RATE: u32 = 1_000_000;
+
 const OPTIONS: &[Opt] = &[
     opt(
         "node_id",
@@ -163,12 +166,19 @@ const OPTIONS: &[Opt] = &[
         "limits.connect_rate",
         "0",
         "per second",
-        "Most new connections in a second; 0: any",
+        "Most new connections in a second over all addresses, 1 to 1000000; 0: any",
+        OptKind::Integer,
+    ),
+    opt(
+        "limits.sessions",
+        "100000",
+        "sessions",
+        "Most sessions, with and without a connection; then new ones are refused with 0x97",
         OptKind::Integer,
     ),
     opt(
         "limits.subscriptions_per_client",
-        "10000",
+        "1000",
         "subscriptions",
         "Most subscriptions of one session",
         OptKind::Integer,
@@ -329,6 +339,7 @@ pub struct MqttConfig {
 pub struct LimitsConfig {
     pub connections: usize,
     pub connect_rate: u32,
+    pub sessions: usize,
     pub subscriptions_per_client: usize,
     pub topic_levels: u16,
     pub retained_messages: usize,
@@ -342,7 +353,19 @@ pub struct LimitsConfig {
 pub struct QueueConfig {
     pub messages: usize,
     pub bytes: ByteSize,
-    pub when_full: String,
+    pub when_full: FullPolicy,
+}
+
+/// What a QoS 1 or 2 message does that finds its queue full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FullPolicy {
+    /// Its client is disconnected with 0x97.
+    Disconnect,
+    /// It is dropped.
+    DropNewest,
+    /// It takes the place of the oldest.
+    DropOldest,
 }
 
 /// Section `cluster`.
@@ -380,10 +403,15 @@ impl Validate for Config {
         nonzero("mqtt.receive_maximum", u64::from(mqtt.receive_maximum), "1 to 65535")?;
         nonzero("mqtt.inflight_maximum", u64::from(mqtt.inflight_maximum), "1 to 65535")?;
         nonzero("limits.connections", self.limits.connections as u64, "at least 1")?;
+        nonzero("limits.sessions", self.limits.sessions as u64, "at least 1")?;
         nonzero("limits.topic_levels", u64::from(self.limits.topic_levels), "1 to 65535")?;
         nonzero("mailbox.messages", self.mailbox.messages as u64, "at least 1")?;
         nonzero("inbox.messages", self.inbox.messages as u64, "at least 1")?;
         nonzero("cluster.window_messages", self.cluster.window_messages as u64, "at least 1")?;
+        if self.limits.connect_rate > MAXIMUM_RATE {
+            let expected = "1 to 1000000, or 0";
+            return Err(Refused::new("limits.connect_rate", self.limits.connect_rate, expected));
+        }
         if QoS::from_bits(mqtt.maximum_qos).is_none() {
             return Err(Refused::new("mqtt.maximum_qos", mqtt.maximum_qos, "0, 1 or 2"));
         }
@@ -406,8 +434,10 @@ impl Validate for Config {
         for address in &self.cluster.intermediates {
             check_address(address)?;
         }
-        self.mailbox.policy("mailbox.when_full", &["disconnect", "drop-newest", "drop-oldest"])?;
-        self.inbox.policy("inbox.when_full", &["drop-newest", "drop-oldest"])?;
+        if self.inbox.when_full == FullPolicy::Disconnect {
+            let expected = "drop-newest or drop-oldest";
+            return Err(Refused::new("inbox.when_full", "\"disconnect\"", expected));
+        }
         self.log.validate()
     }
 }
@@ -429,21 +459,12 @@ fn check_address(address: &str) -> Result<(), Refused> {
 }
 
 impl QueueConfig {
-    fn policy(&self, key: &str, allowed: &[&str]) -> Result<WhenFull, Refused> {
-        let refused = || Refused::new(key, format!("{:?}", self.when_full), allowed.join(" or "));
-        if !allowed.contains(&self.when_full.as_str()) {
-            return Err(refused());
-        }
-        Ok(match self.when_full.as_str() {
-            "disconnect" => WhenFull::Disconnect,
-            "drop-oldest" => WhenFull::DropOldest,
-            _ => WhenFull::DropNewest,
-        })
-    }
-
     fn limits(&self) -> QueueLimits {
-        let all = ["disconnect", "drop-newest", "drop-oldest"];
-        let when_full = self.policy("when_full", &all).unwrap_or(WhenFull::DropNewest);
+        let when_full = match self.when_full {
+            FullPolicy::Disconnect => WhenFull::Disconnect,
+            FullPolicy::DropNewest => WhenFull::DropNewest,
+            FullPolicy::DropOldest => WhenFull::DropOldest,
+        };
         QueueLimits { messages: self.messages, bytes: self.bytes.as_usize(), when_full }
     }
 }
@@ -487,6 +508,7 @@ impl Config {
                 messages: self.limits.retained_messages,
                 bytes: self.limits.retained_bytes.as_usize(),
             },
+            sessions: self.limits.sessions,
             subscriptions_per_client: self.limits.subscriptions_per_client,
         }
     }
@@ -508,6 +530,22 @@ mod tests {
         let config = Config::default();
         assert!(config.validate().is_ok());
         assert_eq!(config.mqtt.receive_maximum, 1024);
+    }
+
+    #[test]
+    fn a_rate_too_high_to_be_kept_is_refused_by_its_key() {
+        let mut config = Config::default();
+        config.limits.connect_rate = MAXIMUM_RATE;
+        assert!(config.validate().is_ok());
+        config.limits.connect_rate = u32::MAX;
+        assert_eq!(config.validate().expect_err("too high").key, "limits.connect_rate");
+    }
+
+    #[test]
+    fn an_inbox_cannot_disconnect_a_client_that_is_away() {
+        let mut config = Config::default();
+        config.inbox.when_full = FullPolicy::Disconnect;
+        assert_eq!(config.validate().expect_err("nobody is there").key, "inbox.when_full");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mqtt_codec::{Message, QoS, SubscriptionIds, TopicName};
+use mqtt_codec::{Message, QoS, SubscriptionId, SubscriptionIds, TopicName};
 use mqtt_session::Delivery;
 
 use crate::group::Group;
@@ -45,7 +45,13 @@ pub(crate) struct Handed {
     pub crowded: bool,
 }
 
+/// Memory for the recipients of one topic, in bytes, on the average of all that are remembered beside the newest.
+const TOPIC_BYTES: usize = 64 * size_of::<Recipient>();
+
 /// Matches by topic, for one publisher or for the whole cluster's messages.
+///
+/// The newest is kept however large it is, because a publisher often stays with its topic. The others are
+/// bounded in number and in memory, because there is a cache for each connection.
 #[derive(Debug)]
 pub(crate) struct FanoutCache {
     generation: u64,
@@ -53,6 +59,8 @@ pub(crate) struct FanoutCache {
     publisher: Option<SessionKey>,
     newest: Option<(TopicName, Arc<Fanout>)>,
     others: HashMap<TopicName, Arc<Fanout>, foldhash::fast::RandomState>,
+    /// Weight of all `others`, in bytes.
+    bytes: usize,
 }
 
 impl Fanout {
@@ -84,6 +92,16 @@ impl Fanout {
         fanout
     }
 
+    /// Memory it takes, in bytes, about.
+    fn weight(&self) -> usize {
+        let recipient = |recipient: &Recipient| {
+            size_of::<Recipient>()
+                + recipient.terms.subscription_ids.len() * size_of::<SubscriptionId>()
+        };
+        self.recipients.iter().map(recipient).sum::<usize>()
+            + self.groups.len() * size_of::<Arc<Group>>()
+    }
+
     /// Puts `message` into the queue of every recipient.
     pub(crate) fn deliver(
         &self,
@@ -100,7 +118,7 @@ impl Fanout {
             let pushed = group.deliver(|member| {
                 let mut terms = Terms::default();
                 terms.add(&member.subscription);
-                member.mailbox.push(terms.delivery(message, expires_at))
+                terms.delivery(message, expires_at)
             });
             match pushed {
                 Some(pushed) => crowded |= count(pushed, tally),
@@ -152,10 +170,17 @@ impl Terms {
 
 impl FanoutCache {
     /// An empty cache for the messages of `publisher`, or of other proxies when `None`. It keeps at most
-    /// `capacity` topics beside the newest.
+    /// `capacity` topics beside the newest, fewer when they have many recipients.
     #[must_use]
     pub(crate) fn new(publisher: Option<SessionKey>, capacity: usize) -> Self {
-        Self { generation: 0, capacity, publisher, newest: None, others: HashMap::default() }
+        Self {
+            generation: 0,
+            capacity,
+            publisher,
+            newest: None,
+            others: HashMap::default(),
+            bytes: 0,
+        }
     }
 
     /// The recipients of `topic`.
@@ -168,7 +193,7 @@ impl FanoutCache {
         if self.generation != generation {
             self.generation = generation;
             self.newest = None;
-            self.others.clear();
+            self.forget();
         }
         let hit = self.newest.as_ref().is_some_and(|(known, _)| known == topic);
         if !hit {
@@ -183,12 +208,23 @@ impl FanoutCache {
             return Arc::clone(fanout);
         }
         let fanout = Arc::new(Fanout::new(subscriptions, topic, self.publisher));
-        if self.capacity > 0 {
-            if self.others.len() >= self.capacity {
-                self.others.clear();
+        let weight = fanout.weight();
+        let budget = self.capacity * TOPIC_BYTES;
+        if self.capacity > 0 && weight <= budget {
+            if self.others.len() >= self.capacity || self.bytes + weight > budget {
+                self.forget();
             }
+            self.bytes += weight;
             self.others.insert(topic.detached(), Arc::clone(&fanout));
         }
         fanout
     }
+
+    fn forget(&mut self) {
+        self.others.clear();
+        self.bytes = 0;
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use mqtt_session::Delivery;
 use parking_lot::Mutex;
 
 use crate::mailbox::{Mailbox, Pushed};
@@ -71,21 +72,23 @@ impl Group {
         if turn.members.is_empty() { Members::None } else { Members::Some }
     }
 
-    /// Offers a message to the members in turn: first to those with a connection, then, if none of
-    /// them takes it, to those without. `None` when nobody took it.
-    pub(crate) fn deliver(&self, mut push: impl FnMut(&Member) -> Pushed) -> Option<Pushed> {
+    /// Gives a message, as `offer` makes it for a member, to one of them: the next in turn that is connected
+    /// and has room, else the next that is away and has room. When nobody has room the next one in turn gets it under
+    /// the policy of its queue, so that one message disconnects one client at most. `None` when nobody
+    /// took it.
+    pub(crate) fn deliver(&self, offer: impl Fn(&Member) -> Delivery) -> Option<Pushed> {
         let mut turn = self.turn.lock();
         let Turn { members, next } = &mut *turn;
         let count = members.len();
-        for attached in [true, false] {
-            for step in 0..count {
-                let at = (*next + step) % count;
-                let member = &members[at];
-                if member.mailbox.is_attached() != attached {
+        let in_turn = |step: usize| (*next + step) % count;
+        for choice in [Choice::Attached, Choice::Away, Choice::Full] {
+            for at in (0..count).map(in_turn) {
+                let delivery = offer(&members[at]);
+                if !choice.allows(&members[at].mailbox, &delivery) {
                     continue;
                 }
-                let pushed = push(member);
-                if matches!(pushed, Pushed::Queued | Pushed::Crowded | Pushed::Displaced(_)) {
+                let pushed = members[at].mailbox.push(delivery);
+                if !matches!(pushed, Pushed::DroppedAway | Pushed::Closed) {
                     *next = (at + 1) % count;
                     return Some(pushed);
                 }
@@ -94,3 +97,27 @@ impl Group {
         None
     }
 }
+
+/// Who may be chosen, from the best to the last.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    /// Who is connected and has room.
+    Attached,
+    /// Who is away and has room.
+    Away,
+    /// Anybody.
+    Full,
+}
+
+impl Choice {
+    fn allows(self, mailbox: &Mailbox, delivery: &Delivery) -> bool {
+        match self {
+            Self::Attached => mailbox.is_attached() && mailbox.has_room(delivery),
+            Self::Away => mailbox.has_room(delivery),
+            Self::Full => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! From a new byte stream to a served client: CONNECT, admission, session, CONNACK.
 //!
-//! Nothing is kept for a client before its CONNECT is whole and admitted but a socket and the bytes it sent.
+//! Nothing is kept for a client before its CONNECT is whole and admitted but a socket and the bytes it sent,
+//! which are limited below what a client that is known may send. From the moment a session is opened, however
+//! this ends, the client identifier is given back.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -12,16 +14,31 @@ use mqtt_codec::{ClientId, ConnAck, Connect, DecodeError, Decoder, Packet, Reaso
 use mqtt_session::{Connection, IdOrigin, Opened, Refusal, admit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::broker::{Broker, Publisher};
 use crate::client_task::ClientTask;
 use crate::fanout::FanoutCache;
 use crate::metrics::Tally;
-use crate::sessions::Start;
+use crate::sessions::{EndedSession, OpenError, OpenedSession, SessionHandle, Start};
 use crate::wire::Input;
 
 /// Topics whose recipients a connection remembers beside the newest.
 const REMEMBERED_TOPICS: usize = 16;
+
+/// Largest first packet, in bytes: 64 KiB each for user name, password, will topic and will payload, which
+/// is more than a client needs.
+const LARGEST_CONNECT: u32 = 256 * 1024;
+
+/// How long a connection is waited for that has not sent its CONNECT.
+#[derive(Clone, Debug)]
+pub(crate) struct Patience {
+    /// Time it has.
+    pub connect_timeout: Duration,
+    /// Ends the wait at once: the proxy stops.
+    pub stop: CancellationToken,
+}
 
 /// Why a connection came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +46,9 @@ pub(crate) enum HandshakeError {
     /// The CONNECT did not come in time.
     #[error("no CONNECT in time")]
     TimedOut,
+    /// The proxy stops.
+    #[error("the proxy stops")]
+    Stopping,
     /// The other side closed the connection.
     #[error("closed before a CONNECT was complete")]
     Closed,
@@ -47,15 +67,21 @@ pub(crate) enum HandshakeError {
 pub(crate) async fn serve<S>(
     mut stream: S,
     broker: Arc<Broker>,
-    patience: Duration,
+    patience: Patience,
 ) -> Result<(), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut decoder = Decoder::new(broker.profile.maximum_packet_size);
+    let maximum = broker.profile.maximum_packet_size;
+    let mut decoder = Decoder::new(maximum.min(LARGEST_CONNECT));
     let mut input = Input::default();
-    let first = tokio::time::timeout(patience, read_connect(&mut stream, &mut decoder, &mut input));
-    let connect = match first.await {
+    let first = read_connect(&mut stream, &mut decoder, &mut input);
+    let first = tokio::select! {
+        first = tokio::time::timeout(patience.connect_timeout, first) => first,
+        () = patience.stop.cancelled() => return Err(HandshakeError::Stopping),
+    };
+    drop(patience);
+    let connect = match first {
         Err(_) => return Err(HandshakeError::TimedOut),
         Ok(Ok(connect)) => connect,
         Ok(Err(error)) => {
@@ -73,25 +99,90 @@ where
         }
         None => (assigned_id(), IdOrigin::Assigned),
     };
-    let start = if connect.clean_start { Start::Clean } else { Start::Resume };
-    let Ok(opened) = broker.sessions.open(&client_id, start).await else {
-        let refusal = Refusal::new(ReasonCode::ServerUnavailable);
-        return refuse(&mut stream, connect.version, refusal).await;
-    };
-    if let Some(ended) = opened.ended {
-        broker.end_session(ended);
+    let span = tracing::debug_span!("client", client_id = client_id.as_str());
+    let decoder = Decoder::for_version(connect.version, maximum);
+    let admitted = Admitted { stream, decoder, input, connect, client_id, id_origin };
+    admitted.serve(broker).instrument(span).await
+}
+
+/// A connection whose CONNECT may become a session.
+struct Admitted<S> {
+    stream: S,
+    decoder: Decoder,
+    input: Input,
+    connect: Box<Connect>,
+    client_id: ClientId,
+    id_origin: IdOrigin,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
+    async fn serve(mut self, broker: Arc<Broker>) -> Result<(), HandshakeError> {
+        let start = if self.connect.clean_start { Start::Clean } else { Start::Resume };
+        let opened = match broker.sessions.open(&self.client_id, start).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                tracing::debug!(%error, "no session");
+                let refusal = refusal_of(error, &broker);
+                return refuse(&mut self.stream, self.connect.version, refusal).await;
+            }
+        };
+        self.into_task(opened, broker).run().await;
+        Ok(())
     }
-    let session_present = opened.resumed.is_some();
-    let session = opened.resumed.unwrap_or_default();
-    let protocol = Opened { client_id, id_origin, session, session_present };
-    let connection =
-        Connection::new(&connect, protocol, Arc::clone(&broker.profile), Instant::now());
-    drop(connect);
-    let cache = FanoutCache::new(Some(opened.handle.key), REMEMBERED_TOPICS);
-    let publisher =
-        Publisher { handle: opened.handle, cache, tally: Tally::default(), crowded: false };
-    ClientTask::new(stream, (decoder, input), connection, broker, publisher).run().await;
-    Ok(())
+
+    fn into_task(self, opened: OpenedSession, broker: Arc<Broker>) -> ClientTask<S> {
+        let Self { stream, decoder, input, connect, client_id, id_origin } = self;
+        let guard = OpenGuard::new(&broker, &opened.handle);
+        if let Some(ended) = opened.ended {
+            broker.end_session(ended);
+        }
+        let session_present = opened.resumed.is_some();
+        let session = opened.resumed.unwrap_or_default();
+        let protocol = Opened { client_id, id_origin, session, session_present };
+        let connection =
+            Connection::new(&connect, protocol, Arc::clone(&broker.profile), Instant::now());
+        let cache = FanoutCache::new(Some(opened.handle.key), REMEMBERED_TOPICS);
+        let publisher =
+            Publisher { handle: opened.handle, cache, tally: Tally::default(), crowded: false };
+        guard.disarm();
+        ClientTask::new(stream, (decoder, input), connection, broker, publisher)
+    }
+}
+
+fn refusal_of(error: OpenError, broker: &Broker) -> Refusal {
+    Refusal::new(match error {
+        OpenError::TakeoverTimeout | OpenError::Superseded => ReasonCode::ServerUnavailable,
+        OpenError::Full => {
+            broker.metrics.refused.inc();
+            ReasonCode::QuotaExceeded
+        }
+    })
+}
+
+/// Gives the client identifier of an opened session back when what follows panics, until the session's
+/// task looks after it.
+struct OpenGuard {
+    opened: Option<(Arc<Broker>, Arc<SessionHandle>)>,
+}
+
+impl OpenGuard {
+    fn new(broker: &Arc<Broker>, handle: &Arc<SessionHandle>) -> Self {
+        Self { opened: Some((Arc::clone(broker), Arc::clone(handle))) }
+    }
+
+    fn disarm(mut self) {
+        self.opened = None;
+    }
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        if let Some((broker, handle)) = self.opened.take() {
+            broker.metrics.panics.inc();
+            broker.sessions.remove(&handle);
+            broker.end_session(EndedSession { handle, will: None });
+        }
+    }
 }
 
 async fn read_connect<S: AsyncRead + Unpin>(
@@ -158,5 +249,54 @@ async fn send_last<S: AsyncWrite + Unpin>(stream: &mut S, version: Version, conn
             stream.shutdown().await
         };
         drop(tokio::time::timeout(Duration::from_secs(2), last).await);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::metrics::Metrics;
+
+    /// Most bytes that serving a connection takes beside what it has to say.
+    const TASK_BYTES: usize = 3 * 1024;
+
+    fn broker() -> Arc<Broker> {
+        let config = Config::default();
+        let metrics = Metrics::default();
+        Arc::new(Broker::new(config.profile(), config.broker_limits(), None, metrics))
+    }
+
+    #[tokio::test]
+    async fn a_panic_before_the_task_of_a_session_gives_its_identifier_back() {
+        let (broker, id) = (broker(), assigned_id());
+        let opened = broker.sessions.open(&id, Start::Clean).await.expect("there is room");
+        let guard = OpenGuard::new(&broker, &opened.handle);
+        let panicking = std::thread::spawn(move || {
+            let _guard = guard;
+            panic!("as a fault would");
+        });
+        assert!(panicking.join().is_err());
+        assert_eq!(broker.sessions.len(), 0);
+        assert_eq!(broker.metrics.panics.get(), 1);
+        assert!(!opened.handle.mailbox.is_attached());
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_task_has_begun_keeps_its_identifier() {
+        let (broker, id) = (broker(), assigned_id());
+        let opened = broker.sessions.open(&id, Start::Clean).await.expect("there is room");
+        OpenGuard::new(&broker, &opened.handle).disarm();
+        assert_eq!(broker.sessions.len(), 1);
+        assert_eq!(broker.metrics.panics.get(), 0);
+    }
+
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        let patience =
+            Patience { connect_timeout: Duration::from_secs(1), stop: CancellationToken::new() };
+        let (stream, _) = tokio::io::duplex(1);
+        let bytes = size_of_val(&serve(stream, broker(), patience));
+        assert!(bytes <= TASK_BYTES, "{bytes} bytes");
     }
 }

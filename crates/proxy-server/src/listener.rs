@@ -3,27 +3,38 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Interval, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
-use crate::handshake::serve;
+use crate::handshake::{Patience, serve};
 
 /// How long accepting rests after an error such as too many open files.
 const REST: Duration = Duration::from_millis(50);
+
+/// How much earlier than its turn a connection may come: timers are no finer than a few milliseconds.
+const EARLY: Duration = Duration::from_millis(10);
 
 /// The rules for new connections, shared by all listeners of a proxy.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission {
     /// One permit per open connection.
     pub room: Arc<Semaphore>,
-    /// Most new connections in a second; `None`: any.
-    pub rate: Option<u32>,
+    /// When they may come; `None`: at any time.
+    pub pace: Option<Arc<Pace>>,
     /// Time a connection has to send its CONNECT.
     pub connect_timeout: Duration,
+}
+
+/// Gives every new connection its turn, so many in a second. Turns that nobody took are lost.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    period: Duration,
+    next: Mutex<Option<Instant>>,
 }
 
 /// Accepts on `listener` until `shutdown`; each connection is a task of `tasks`.
@@ -34,11 +45,7 @@ pub(crate) async fn accept(
     tasks: TaskTracker,
     shutdown: CancellationToken,
 ) {
-    let mut pace = admission.rate.map(pace);
     loop {
-        if let Some(pace) = &mut pace {
-            pace.tick().await;
-        }
         let accepted = tokio::select! {
             () = shutdown.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -51,12 +58,16 @@ pub(crate) async fn accept(
                     broker.metrics.refused.inc();
                     continue;
                 };
-                tasks.spawn(supervise(
-                    stream,
-                    Arc::clone(&broker),
-                    admission.connect_timeout,
-                    permit,
-                ));
+                if let Some(pace) = &admission.pace {
+                    let turn = pace.turn(Instant::now());
+                    tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        () = tokio::time::sleep_until(turn) => {}
+                    }
+                }
+                let patience =
+                    Patience { connect_timeout: admission.connect_timeout, stop: shutdown.clone() };
+                tasks.spawn(supervise(stream, Arc::clone(&broker), patience, permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -66,11 +77,20 @@ pub(crate) async fn accept(
     }
 }
 
-/// Ticks `rate` times a second; ticks that were not used are lost.
-fn pace(rate: u32) -> Interval {
-    let mut pace = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    pace
+impl Pace {
+    /// `rate` connections in a second; at least one.
+    #[must_use]
+    pub(crate) fn new(rate: u32) -> Self {
+        Self { period: Duration::from_secs(1) / rate.max(1), next: Mutex::default() }
+    }
+
+    /// When a connection that came `now` may be served.
+    fn turn(&self, now: Instant) -> Instant {
+        let mut next = self.next.lock();
+        let turn = next.map_or(now, |next| next.max(now));
+        *next = Some(turn + self.period);
+        turn.checked_sub(EARLY).unwrap_or(now)
+    }
 }
 
 /// Counts a connection for as long as it lives, however it ends.
@@ -93,7 +113,7 @@ impl Drop for Counted {
 async fn supervise(
     stream: TcpStream,
     broker: Arc<Broker>,
-    patience: Duration,
+    patience: Patience,
     permit: OwnedSemaphorePermit,
 ) {
     let _counted = Counted::new(&broker);
@@ -105,4 +125,35 @@ async fn supervise(
         tracing::debug!(%error, "connection refused");
     }
     drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_come_together_are_served_at_the_rate() {
+        let pace = Pace::new(100);
+        let now = Instant::now();
+        let last = (0..=500).map(|_| pace.turn(now)).last().expect("there are some");
+        assert_eq!(last - now, Duration::from_secs(5) - EARLY);
+    }
+
+    #[test]
+    fn turns_that_nobody_took_are_lost() {
+        let pace = Pace::new(1);
+        let now = Instant::now();
+        let later = now + Duration::from_secs(60);
+        assert!(pace.turn(now) <= now);
+        assert!(pace.turn(later) <= later);
+        assert_eq!(pace.turn(later), later + Duration::from_secs(1) - EARLY);
+    }
+
+    #[test]
+    fn no_rate_is_too_high_or_too_low() {
+        let now = Instant::now();
+        for rate in [0, 1, u32::MAX] {
+            assert!(Pace::new(rate).turn(now) <= now);
+        }
+    }
 }

@@ -80,7 +80,7 @@ pub(crate) struct Metrics {
     pub connections: Gauge,
     /// Connections accepted, whether or not they became a session.
     pub accepted: Counter,
-    /// Connections refused before their CONNECT was read.
+    /// Connections refused because there were as many connections or sessions as there may be.
     pub refused: Counter,
     /// Tasks that ended in a panic. Must read 0.
     pub panics: Counter,
@@ -125,7 +125,7 @@ impl Metrics {
         registry.register("mqtt_accepted", "Connections accepted", metrics.accepted.clone());
         registry.register(
             "mqtt_refused",
-            "Connections refused because a limit was reached",
+            "Connections refused because the limit of connections or of sessions was reached",
             metrics.refused.clone(),
         );
         registry.register("mqtt_task_panics", "Client tasks that panicked", metrics.panics.clone());

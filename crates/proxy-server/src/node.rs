@@ -15,14 +15,14 @@ use mqtt_codec::ReasonCode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::{Broker, PublishTicket};
 use crate::collector::BrokerCollector;
 use crate::config::Config;
-use crate::listener::{Admission, accept};
+use crate::listener::{Admission, Pace, accept};
 use crate::mailbox::EndOrder;
 use crate::metrics::{DropReason, Metrics};
 
@@ -43,7 +43,7 @@ pub struct Listeners {
 pub struct Node {
     broker: Arc<Broker>,
     addresses: Vec<SocketAddr>,
-    running: JoinHandle<()>,
+    running: JoinHandle<anyhow::Result<()>>,
 }
 
 /// What a running proxy counts, for tests and tools in the same process.
@@ -85,26 +85,30 @@ impl Node {
             Arc::new(Broker::new(config.profile(), config.broker_limits(), uplink, metrics));
         registry.register_collector(Box::new(BrokerCollector(Arc::clone(&broker))));
         health.condition("mqtt").set(true, "listening");
+        let mut core = JoinSet::new();
         if let Some(uplink) = &broker.uplink {
-            tokio::spawn(watch_cluster(uplink.clone(), health.condition("cluster")));
+            core.spawn(watch_cluster(uplink.clone(), health.condition("cluster")));
         }
         let admin = listeners.admin.map(|listener| {
             daemon::serve_admin(listener, Arc::new(registry), health, uplink_stop.clone())
         });
-        let pump =
-            events.map(|events| tokio::spawn(crate::cluster::pump(Arc::clone(&broker), events)));
+        if let Some(events) = events {
+            core.spawn(crate::cluster::pump(Arc::clone(&broker), events));
+        }
         let clients = TaskTracker::new();
         let admission = Admission {
             room: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
-            rate: Some(config.limits.connect_rate).filter(|&rate| rate > 0),
+            pace: Some(config.limits.connect_rate)
+                .filter(|&rate| rate > 0)
+                .map(|rate| Arc::new(Pace::new(rate))),
             connect_timeout: config.mqtt.connect_timeout.duration(),
         };
         for listener in listeners.mqtt {
             let (broker, clients_of) = (Arc::clone(&broker), clients.clone());
             let stop = shutdown.clone();
-            tokio::spawn(accept(listener, broker, admission.clone(), clients_of, stop));
+            core.spawn(accept(listener, broker, admission.clone(), clients_of, stop));
         }
-        let rest = Rest { clients, uplink_stop, pump, admin };
+        let rest = Rest { core, clients, uplink_stop, admin };
         let running = tokio::spawn(rest.run(Arc::clone(&broker), shutdown));
         Ok(Self { broker, addresses, running })
     }
@@ -139,23 +143,24 @@ impl Node {
         }
     }
 
-    /// Waits until it has stopped.
+    /// Waits until it has stopped. An error if it stopped because a part that it cannot do without failed.
     pub async fn join(self) -> anyhow::Result<()> {
-        self.running.await.context("the proxy's main task failed")
+        self.running.await.context("the proxy's main task failed")?
     }
 }
 
-/// What must be waited for at the end.
+/// What must be watched while the proxy runs, and waited for at the end.
 struct Rest {
+    /// Tasks without which there is no proxy: accepting, and the way to the cluster.
+    core: JoinSet<()>,
     clients: TaskTracker,
     uplink_stop: CancellationToken,
-    pump: Option<JoinHandle<()>>,
     admin: Option<JoinHandle<()>>,
 }
 
 impl Rest {
-    async fn run(self, broker: Arc<Broker>, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
+    async fn run(mut self, broker: Arc<Broker>, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let watched = watch(&mut self.core, &shutdown).await;
         self.clients.close();
         let goodbyes = async {
             // A connection that was being accepted may come after the first order.
@@ -175,12 +180,52 @@ impl Rest {
             drain(uplink).await;
         }
         self.uplink_stop.cancel();
-        for task in [self.pump, self.admin].into_iter().flatten() {
-            if let Err(error) = task.await {
-                tracing::warn!(%error, "a task failed while stopping");
-            }
+        if let Some(admin) = self.admin
+            && let Err(error) = admin.await
+        {
+            tracing::warn!(%error, "the HTTP interface failed while stopping");
+        }
+        watched.and(join_all(self.core).await)
+    }
+}
+
+/// Waits for `shutdown`. When a core task ends before, half a proxy would go on: that orders the shutdown, and is
+/// an error.
+async fn watch(core: &mut JoinSet<()>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return Ok(()),
+        Some(ended) = core.join_next() => ended,
+    };
+    let error = match ended {
+        // It was told to stop, and was faster than this.
+        Ok(()) if shutdown.is_cancelled() => return Ok(()),
+        Ok(()) => anyhow::anyhow!("a task of the proxy ended too early"),
+        Err(error) => failed(error),
+    };
+    tracing::error!(error = format!("{error:#}"), "stopping: the proxy cannot go on");
+    shutdown.cancel();
+    Err(error)
+}
+
+/// Waits for the rest of the core tasks. The first failure is the result.
+async fn join_all(mut core: JoinSet<()>) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    while let Some(ended) = core.join_next().await {
+        if let Err(error) = ended {
+            let error = failed(error);
+            tracing::error!(
+                error = format!("{error:#}"),
+                "a task of the proxy failed while it stopped"
+            );
+            result = result.and(Err(error));
         }
     }
+    result
+}
+
+fn failed(error: JoinError) -> anyhow::Error {
+    anyhow::Error::new(error).context("a task of the proxy failed")
 }
 
 /// Waits, for a while, until the cluster has what the last clients published.
@@ -240,11 +285,49 @@ fn node_id(config: &Config) -> anyhow::Result<NodeId> {
 async fn watch_cluster(uplink: Uplink<PublishTicket>, condition: Condition) {
     let mut serving = uplink.serving();
     loop {
-        let detail =
-            if *serving.borrow_and_update() { "serving" } else { "no intermediate serves" };
-        condition.set(detail == "serving", detail);
+        let is_serving = *serving.borrow_and_update();
+        condition.set(is_serving, if is_serving { "serving" } else { "no intermediate serves" });
         if serving.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_core_task_that_panics_stops_the_proxy_with_an_error() {
+        let (mut core, shutdown) = (JoinSet::new(), CancellationToken::new());
+        core.spawn(std::future::pending());
+        core.spawn(async { panic!("as a fault would") });
+        assert!(watch(&mut core, &shutdown).await.is_err());
+        assert!(shutdown.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_core_task_that_ends_too_early_stops_the_proxy_with_an_error() {
+        let (mut core, shutdown) = (JoinSet::new(), CancellationToken::new());
+        core.spawn(async {});
+        assert!(watch(&mut core, &shutdown).await.is_err());
+        assert!(shutdown.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn core_tasks_that_end_when_they_are_told_are_no_error() {
+        let (mut core, shutdown) = (JoinSet::new(), CancellationToken::new());
+        core.spawn(shutdown.clone().cancelled_owned());
+        shutdown.cancel();
+        assert!(watch(&mut core, &shutdown).await.is_ok());
+        assert!(join_all(core).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_core_task_that_panics_while_the_proxy_stops_is_an_error() {
+        let mut core = JoinSet::new();
+        core.spawn(async { panic!("as a fault would") });
+        core.spawn(async {});
+        assert!(join_all(core).await.is_err());
     }
 }

@@ -124,7 +124,7 @@ pub(crate) struct Sessions {
 }
 
 enum Attempt {
-    Opened(OpenedSession),
+    Opened(Box<OpenedSession>),
     Busy(Arc<Mailbox>),
 }
 
@@ -157,7 +157,7 @@ impl Sessions {
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.attempt(client_id, start, arrival)? {
-                Attempt::Opened(opened) => return Ok(opened),
+                Attempt::Opened(opened) => return Ok(*opened),
                 Attempt::Busy(mailbox) => mailbox.order(EndOrder(ReasonCode::SessionTakenOver)),
             }
             let waited = tokio::time::timeout_at(deadline, changed).await;
@@ -171,14 +171,18 @@ impl Sessions {
         start: Start,
         arrival: Arrival,
     ) -> Result<Attempt, OpenError> {
-        let attached =
-            |handle: &Arc<_>| Slot::Attached { handle: Arc::clone(handle), since: arrival, heir: None };
+        let attached = |handle: &Arc<_>| Slot::Attached {
+            handle: Arc::clone(handle),
+            since: arrival,
+            heir: None,
+        };
         match self.slots.entry(client_id.clone()) {
             Entry::Vacant(vacant) => {
                 self.count_one()?;
                 let handle = self.new_handle(client_id);
                 vacant.insert(attached(&handle));
-                Ok(Attempt::Opened(OpenedSession { handle, resumed: None, ended: None }))
+                let opened = OpenedSession { handle, resumed: None, ended: None };
+                Ok(Attempt::Opened(Box::new(opened)))
             }
             Entry::Occupied(mut occupied) => {
                 let handle = match (occupied.get_mut(), start) {
@@ -190,7 +194,7 @@ impl Sessions {
                     (Slot::Parked(_), Start::Clean) => self.new_handle(client_id),
                 };
                 let old = occupied.insert(attached(&handle));
-                Ok(Attempt::Opened(self.reuse(old, handle, start)))
+                Ok(Attempt::Opened(Box::new(self.reuse(old, handle, start))))
             }
         }
     }
@@ -302,3 +306,6 @@ impl Slot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

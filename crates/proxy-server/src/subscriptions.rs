@@ -2,7 +2,8 @@
 //! sum them up for the intermediates.
 //!
 //! Invariant: a filter is announced, with its highest QoS, exactly while a local session holds it.
-//! Locks: the index lock and, after it is released, the routes lock; never both at once.
+//! Locks: the index lock and, after it is released, the routes lock; never both at once. A group's turn is taken
+//! under the index lock, so that a group without members cannot be joined while it is removed.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::broker::{Broker, Stalled};
 use crate::metrics::DropReason;
 use crate::sessions::SessionHandle;
+use crate::subscriptions::SessionKey;
 
 /// What the standard takes as "for ever".
 const NEVER: u32 = u32::MAX;
@@ -32,7 +33,7 @@ pub(crate) fn session_timer(
         if let Some(delay) = will_delay.filter(|&delay| delay < expiry) {
             tokio::time::sleep_until(after(delay)).await;
             if let Some(message) = broker.sessions.take_will(&handle) {
-                publish(&broker, message);
+                publish(&broker, message, handle.key);
             }
         }
         if expiry == NEVER {
@@ -46,10 +47,11 @@ pub(crate) fn session_timer(
     Some(AbortOnDropHandle::new(tokio::spawn(timer)))
 }
 
-/// Publishes a will. It waits for room in the uplink if it must; when too many wait, the cluster
-/// does not get it, which is counted.
-pub(crate) fn publish(broker: &Arc<Broker>, message: Message) {
-    let late = broker.publish_will(message).err();
+/// Publishes the will of a session's client, which must not get it back if it asked for No Local
+/// `[MQTT-3.8.3-3]`. It waits for room in the uplink if it must; when too many wait, the cluster does
+/// not get it, which is counted.
+pub(crate) fn publish(broker: &Arc<Broker>, message: Message, of: SessionKey) {
+    let late = broker.publish_will(message, of).err();
     if late.and_then(|late| relay(broker, late).err()).is_some() {
         broker.metrics.count_dropped(DropReason::UplinkFull, 1);
     }
