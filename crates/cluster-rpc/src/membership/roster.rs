@@ -35,6 +35,9 @@ const FIRST_LEAP: u64 = 1_000_000;
 /// What is added to the lease: by then the other proxies use no intermediate that misses this one.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// How long the first intermediate waits for the others before it is used.
+const FIRST_ROUND: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(crate) struct Roster {
     member: Member,
@@ -43,6 +46,9 @@ pub(crate) struct Roster {
     names: Vec<Name>,
     entries: BTreeMap<SocketAddr, Entry>,
     views: Views<SocketAddr>,
+    /// Until when nobody may be used before everybody was tried once: the first to answer may lack what
+    /// the others know. `None` when that is over.
+    first_round: Option<Instant>,
     /// How far the next incarnation is from one that was too old: doubles until one is not.
     leap: u64,
     /// The endpoints last heard of, for the next Hello.
@@ -56,6 +62,8 @@ struct Name {
     text: String,
     addresses: Vec<SocketAddr>,
     since: Instant,
+    /// It was looked up, whatever came of it.
+    tried: bool,
 }
 
 /// One address.
@@ -63,6 +71,8 @@ struct Name {
 struct Entry {
     name: String,
     phase: Phase,
+    /// It has told its view, or could not be reached.
+    tried: bool,
     /// Nothing listened there when it was last tried.
     refused: bool,
     member: Option<Member>,
@@ -123,7 +133,12 @@ pub(crate) enum RoutePoll {
 
 impl Roster {
     pub(crate) fn new(member: Member, names: &[String], lease: Duration, now: Instant) -> Self {
-        let name = |text: &String| Name { text: text.clone(), addresses: Vec::new(), since: now };
+        let name = |text: &String| Name {
+            text: text.clone(),
+            addresses: Vec::new(),
+            since: now,
+            tried: false,
+        };
         Self {
             member,
             lease,
@@ -131,6 +146,7 @@ impl Roster {
             names: names.iter().map(name).collect(),
             entries: BTreeMap::new(),
             views: Views::new(),
+            first_round: Some(now + FIRST_ROUND),
             leap: FIRST_LEAP,
             known: Vec::new(),
             waiters: Waiters::default(),
@@ -173,11 +189,14 @@ impl Roster {
         addresses: Vec<SocketAddr>,
         now: Instant,
     ) -> Vec<NewLink> {
+        for known in self.names.iter_mut().filter(|known| known.text == name) {
+            known.tried = true;
+            if !addresses.is_empty() {
+                known.addresses.clone_from(&addresses);
+            }
+        }
         if addresses.is_empty() {
             return Vec::new();
-        }
-        for known in self.names.iter_mut().filter(|known| known.text == name) {
-            known.addresses.clone_from(&addresses);
         }
         self.drop_vanished(now);
         let fresh: Vec<_> =
@@ -255,6 +274,9 @@ impl Roster {
 
     pub(crate) fn handle_view(&mut self, address: SocketAddr, view: View, now: Instant) {
         self.views.handle_view(address, view, now);
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.tried = true;
+        }
         let mut members = self.views.members();
         // One that joins has not heard of everybody: who is not there is learned only from others. A Hello
         // that left somebody out would let the next intermediate serve without them.
@@ -273,6 +295,7 @@ impl Roster {
             return;
         };
         entry.end_session();
+        entry.tried = true;
         entry.refused = refused == Refused::Yes;
         let Phase::Up = entry.phase else { return };
         entry.phase = Phase::Down { since: now };
@@ -290,7 +313,7 @@ impl Roster {
     /// Whether a link task must not connect now.
     pub(crate) fn is_standby(&self, address: SocketAddr) -> bool {
         let entry = self.entries.get(&address);
-        entry.is_some_and(|entry| matches!(entry.phase, Phase::Standby { .. }))
+        entry.is_some_and(|entry| entry.phase.is_standby())
     }
 
     /// This life was declared dead or is too old: begin a new one. `None` if that was done already.
@@ -351,8 +374,12 @@ impl Roster {
         if let Some(floor) = self.floor(now) {
             self.waiters.release(floor);
         }
+        let all_tried = self.names.iter().all(|name| name.tried)
+            && self.entries.values().all(|entry| entry.tried || entry.phase.is_standby());
+        self.first_round.take_if(|end| all_tried || now >= *end);
         for (&address, entry) in &self.entries {
-            let eligible = entry.phase == Phase::Up
+            let eligible = self.first_round.is_none()
+                && entry.phase == Phase::Up
                 && self.views.verdict(address, now) == Some(Verdict::Eligible);
             entry.eligible.send_if_modified(|current| {
                 let changed = *current != eligible;
@@ -363,7 +390,7 @@ impl Roster {
         let down = self.entries.values().filter_map(|entry| self.counted_until(entry));
         let names = self.names.iter().filter(|name| name.addresses.is_empty());
         let names = names.map(|name| name.since + self.patience());
-        let moments = down.chain(names).chain(self.views.deadline(now));
+        let moments = down.chain(names).chain(self.views.deadline(now)).chain(self.first_round);
         moments.filter(|&at| at > now).min()
     }
 
@@ -439,6 +466,7 @@ impl Roster {
         let entry = Entry {
             name: name.to_owned(),
             phase: Phase::Down { since: now },
+            tried: false,
             refused: false,
             member: None,
             applied: None,
@@ -481,6 +509,12 @@ pub(crate) enum Refused {
 pub(crate) enum BeatDue {
     Yes,
     No,
+}
+
+impl Phase {
+    fn is_standby(&self) -> bool {
+        matches!(self, Self::Standby { .. })
+    }
 }
 
 impl Entry {

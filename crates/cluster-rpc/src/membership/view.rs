@@ -2,7 +2,8 @@
 //!
 //! An intermediate that does not know an endpoint would acknowledge messages that the endpoint never
 //! gets. So one that lacks a member another one has is not used - but only once that lasts, because
-//! at every arrival and departure some hear of it before others.
+//! at every arrival and departure some hear of it before others. What an intermediate knows when it is
+//! connected is no arrival: that counts at once.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,14 +25,15 @@ pub(crate) struct Views<K> {
 struct Seen {
     state: RelayState,
     members: HashMap<NodeId, Presence>,
-    /// Members this connection had and no longer has, until they no longer matter.
+    /// Members this connection had and no longer has, until when that may be because it heard first.
     lost: HashMap<NodeId, Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Presence {
     incarnation: Incarnation,
-    since: Instant,
+    /// From when on others must have it too.
+    counts_at: Instant,
 }
 
 /// What is to be made of an intermediate.
@@ -51,20 +53,21 @@ impl<K: Copy + Ord> Views<K> {
     /// A connected intermediate tells its view.
     pub(crate) fn handle_view(&mut self, key: K, view: View, now: Instant) {
         let old = self.seen.remove(&key);
+        let new_counts_at = if old.is_some() { settled_at(now) } else { now };
         let (old_members, mut lost) = old.map(|seen| (seen.members, seen.lost)).unwrap_or_default();
         let mut members = HashMap::with_capacity(view.members.len());
         for Member { node, incarnation } in view.members {
-            let since = old_members
+            let counts_at = old_members
                 .get(&node)
                 .filter(|presence| presence.incarnation == incarnation)
-                .map_or(now, |presence| presence.since);
+                .map_or(new_counts_at, |presence| presence.counts_at);
             lost.remove(&node);
-            members.insert(node, Presence { incarnation, since });
+            members.insert(node, Presence { incarnation, counts_at });
         }
-        lost.retain(|_, &mut at| now.saturating_duration_since(at) <= HYSTERESIS);
+        lost.retain(|_, &mut at| now < at);
         for node in old_members.into_keys() {
             if !members.contains_key(&node) {
-                lost.insert(node, now);
+                lost.insert(node, settled_at(now));
             }
         }
         self.seen.insert(key, Seen { state: view.state, members, lost });
@@ -88,11 +91,9 @@ impl<K: Copy + Ord> Views<K> {
     /// When a verdict may change without any further view.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let moments = self.seen.values().flat_map(|seen| {
-            let gained = seen.members.values().map(|presence| presence.since);
+            let gained = seen.members.values().map(|presence| presence.counts_at);
             gained.chain(seen.lost.values().copied())
         });
-        // Just after: "for more than".
-        let moments = moments.map(|at| at + HYSTERESIS + Duration::from_millis(1));
         moments.filter(|&at| at > now).min()
     }
 
@@ -116,7 +117,7 @@ impl<K: Copy + Ord> Views<K> {
     }
 
     fn lags(&self, key: K, seen: &Seen, now: Instant) -> bool {
-        let settled = |at: Instant| now.saturating_duration_since(at) > HYSTERESIS;
+        let past = |at: Instant| now >= at;
         let others = self
             .seen
             .iter()
@@ -124,9 +125,14 @@ impl<K: Copy + Ord> Views<K> {
         others.flat_map(|(_, other)| &other.members).any(|(node, presence)| {
             let has =
                 seen.members.get(node).is_some_and(|own| own.incarnation >= presence.incarnation);
-            !has && settled(presence.since) && seen.lost.get(node).copied().is_none_or(settled)
+            !has && past(presence.counts_at) && seen.lost.get(node).copied().is_none_or(past)
         })
     }
+}
+
+/// When a difference that began `at` is no longer one of who heard first.
+fn settled_at(at: Instant) -> Instant {
+    at + HYSTERESIS
 }
 
 #[cfg(test)]
@@ -169,8 +175,9 @@ mod tests {
         let start = Instant::now();
         let mut views = Views::new();
         views.handle_view(1, view(SERVING, &[("a", 1)]), start);
+        views.handle_view(2, view(SERVING, &[("a", 1)]), start);
         views.handle_view(2, view(SERVING, &[("a", 1), ("b", 1)]), start);
-        assert_eq!(views.verdict(1, start + seconds(2.0)), Some(Verdict::Eligible));
+        assert_eq!(views.verdict(1, start + seconds(1.9)), Some(Verdict::Eligible));
         let deadline = views.deadline(start + seconds(1.0)).unwrap();
         assert_eq!(views.verdict(1, deadline), Some(Verdict::Lagging));
         assert_eq!(views.verdict(2, deadline), Some(Verdict::Eligible));
@@ -204,6 +211,19 @@ mod tests {
         views.handle_down(2);
         views.handle_view(2, view(SERVING, &[("a", 1)]), later);
         assert_eq!(views.verdict(2, later), Some(Verdict::Lagging));
+    }
+
+    #[test]
+    fn one_that_lacks_what_another_knew_when_it_was_connected_is_not_used_for_a_moment() {
+        let start = Instant::now();
+        let mut views = Views::new();
+        views.handle_view(1, view(SERVING, &[("a", 1)]), start);
+        assert_eq!(views.verdict(1, start), Some(Verdict::Eligible));
+        views.handle_view(2, view(SERVING, &[("a", 1), ("b", 1)]), start);
+        assert_eq!(views.verdict(1, start), Some(Verdict::Lagging));
+        assert_eq!(views.verdict(2, start), Some(Verdict::Eligible));
+        views.handle_view(1, view(SERVING, &[("a", 1), ("b", 1)]), start);
+        assert_eq!(views.verdict(1, start), Some(Verdict::Eligible));
     }
 
     #[test]

@@ -250,3 +250,43 @@ fn an_intermediate_that_joins_makes_nobody_forgotten() {
     script.roster.handle_view(address(1), view(RelayState::Serving, &["p"]), script.at(9.0));
     assert_eq!(known(&mut script), nodes(&["p"]), "q was waited for and did not come");
 }
+
+#[test]
+fn the_first_intermediate_is_used_once_every_other_was_tried() {
+    let serving =
+        |members: &[Member]| View { state: RelayState::Serving, members: members.to_vec() };
+    let allowed = |script: &mut Script, secs| {
+        let now = script.at(secs);
+        script.roster.settle(now);
+        *script.roster.entries[&address(1)].eligible.borrow()
+    };
+    let connected = || {
+        let mut script = Script::new(&["one", "two"]);
+        script.welcome(1, "i", None);
+        script.roster.handle_view(address(1), serving(&[member("p", 100)]), script.start);
+        assert!(!allowed(&mut script, 0.1));
+        script
+    };
+    let mut script = connected();
+    script.down(2, 0.2);
+    assert!(allowed(&mut script, 0.2), "the other cannot be reached");
+
+    let mut script = connected();
+    script.welcome(2, "j", None);
+    assert!(!allowed(&mut script, 0.2));
+    let more = serving(&[member("p", 100), member("q", 5)]);
+    script.roster.handle_view(address(2), more, script.at(0.3));
+    assert!(!allowed(&mut script, 0.3), "it lacks what the other knows");
+    assert!(*script.roster.entries[&address(2)].eligible.borrow());
+
+    let mut script = connected();
+    let deadline = script.roster.settle(script.start).unwrap();
+    assert_eq!(deadline, script.at(2.0));
+    assert!(allowed(&mut script, 2.0), "one that is silent is not waited for any longer");
+
+    let mut script = connected();
+    script.down(2, 0.2);
+    assert!(allowed(&mut script, 0.2));
+    script.roster.handle_resolved("two", vec![address(2), address(3)], script.at(0.3));
+    assert!(allowed(&mut script, 0.3), "one that is added later takes nothing away");
+}
