@@ -5,7 +5,7 @@
 //! the generated code. What is read is not checked for sense here: that is `convert`'s work. A frame that
 //! is laid out in another legal way is left to the generated code.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::Bytes;
 use mqtt_codec::Message;
 
 use crate::error::FrameError;
@@ -33,15 +33,15 @@ struct Place {
 pub(crate) fn publish_batch(batch: &[Outgoing]) -> Bytes {
     let place =
         |out: &Outgoing| Place { lane: out.lane.0, seq: out.seq, expiry_secs: out.expiry_secs };
-    let length = |out: &Outgoing| routed_len(place(out), &out.message);
-    let body: usize = batch.iter().map(|out| part_len(length(out))).sum();
-    let mut dst = BytesMut::with_capacity(part_len(body));
+    let lengths: Vec<_> = batch.iter().map(|out| routed_len(place(out), &out.message)).collect();
+    let body = lengths.iter().map(|&length| part_len(length)).sum();
+    let mut dst = Vec::with_capacity(part_len(body));
     put_length(&mut dst, 2, body);
-    for out in batch {
-        put_length(&mut dst, 1, length(out));
+    for (out, &length) in batch.iter().zip(&lengths) {
+        put_length(&mut dst, 1, length);
         put_routed(&mut dst, place(out), &out.message);
     }
-    dst.freeze()
+    dst.into()
 }
 
 /// `DeliverDown` with a batch.
@@ -51,22 +51,26 @@ pub(crate) fn deliver_batch(first_seq: u64, deliveries: &[Delivery]) -> Bytes {
         seq: delivery.routed.seq,
         expiry_secs: delivery.routed.message.expiry_secs,
     };
-    let routed = |delivery: &Delivery| routed_len(place(delivery), &delivery.routed.message);
-    let length = |delivery: &Delivery| 9 + part_len(routed(delivery));
-    let body: usize = deliveries.iter().map(|delivery| part_len(length(delivery))).sum();
+    let lengths: Vec<_> = deliveries
+        .iter()
+        .map(|delivery| routed_len(place(delivery), &delivery.routed.message))
+        .collect();
+    // The origin with its tag, and the message.
+    let with_origin = |length: usize| 9 + part_len(length);
+    let body: usize = lengths.iter().map(|&length| part_len(with_origin(length))).sum();
     let body = body + 1 + varint_len(first_seq);
-    let mut dst = BytesMut::with_capacity(part_len(body));
+    let mut dst = Vec::with_capacity(part_len(body));
     put_length(&mut dst, 2, body);
     put_varint(&mut dst, 1 << 3 | VARINT);
     put_varint(&mut dst, first_seq);
-    for delivery in deliveries {
-        put_length(&mut dst, 2, length(delivery));
+    for (delivery, &length) in deliveries.iter().zip(&lengths) {
+        put_length(&mut dst, 2, with_origin(length));
         put_varint(&mut dst, 1 << 3 | FIXED64);
-        dst.put_u64_le(delivery.origin.0);
-        put_length(&mut dst, 2, routed(delivery));
+        dst.extend_from_slice(&delivery.origin.0.to_le_bytes());
+        put_length(&mut dst, 2, length);
         put_routed(&mut dst, place(delivery), &delivery.routed.message);
     }
-    dst.freeze()
+    dst.into()
 }
 
 /// The messages of a `PublishUp` that is nothing but a batch; `None` if it is something else.
@@ -214,7 +218,7 @@ fn routed_len(place: Place, message: &Message) -> usize {
         + place.expiry_secs.map_or(0, |secs| 1 + varint_len(secs.into()))
 }
 
-fn put_routed(dst: &mut BytesMut, place: Place, message: &Message) {
+fn put_routed(dst: &mut Vec<u8>, place: Place, message: &Message) {
     put_number(dst, 1, place.lane.into());
     put_number(dst, 2, place.seq);
     put_part(dst, 3, message.topic.as_str().as_bytes());
@@ -233,7 +237,7 @@ pub(crate) fn flags(message: &Message) -> u64 {
 }
 
 /// A field that is absent when it is 0.
-fn put_number(dst: &mut BytesMut, number: u64, value: u64) {
+fn put_number(dst: &mut Vec<u8>, number: u64, value: u64) {
     if value != 0 {
         put_varint(dst, number << 3 | VARINT);
         put_varint(dst, value);
@@ -241,25 +245,25 @@ fn put_number(dst: &mut BytesMut, number: u64, value: u64) {
 }
 
 /// A field that is absent when it is empty.
-fn put_part(dst: &mut BytesMut, number: u64, bytes: &[u8]) {
+fn put_part(dst: &mut Vec<u8>, number: u64, bytes: &[u8]) {
     if !bytes.is_empty() {
         put_length(dst, number, bytes.len());
-        dst.put_slice(bytes);
+        dst.extend_from_slice(bytes);
     }
 }
 
 /// Tag and length of a part.
-fn put_length(dst: &mut BytesMut, number: u64, length: usize) {
+fn put_length(dst: &mut Vec<u8>, number: u64, length: usize) {
     put_varint(dst, number << 3 | LENGTH);
     put_varint(dst, length as u64);
 }
 
-fn put_varint(dst: &mut BytesMut, mut value: u64) {
+fn put_varint(dst: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
-        dst.put_u8(value as u8 | 0x80);
+        dst.push(value as u8 | 0x80);
         value >>= 7;
     }
-    dst.put_u8(value as u8);
+    dst.push(value as u8);
 }
 
 /// Bytes of a part of `length` bytes with its tag and length.
