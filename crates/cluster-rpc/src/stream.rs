@@ -14,8 +14,9 @@ use tonic::{Request, Status, Streaming};
 use crate::convert::Wire;
 use crate::error::{Ended, StreamError, TrySendError};
 
-/// Frames that may wait to be sent. A frame is at most a batch, so this bounds the bytes as well.
-const QUEUE_FRAMES: usize = 64;
+/// Frames that may wait to be sent: one is written while the next is there. Few, because what does not
+/// become a frame yet becomes part of a larger one: under load batches grow instead of their number.
+const QUEUE_FRAMES: usize = 2;
 
 type Frames<Up> = Pin<Box<dyn tokio_stream::Stream<Item = Result<Up, StreamError>> + Send>>;
 
