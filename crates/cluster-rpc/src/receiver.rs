@@ -23,6 +23,8 @@ const MAX_ORIGINS: usize = 4_096;
 pub(crate) struct Incoming {
     pub(crate) origin: OriginId,
     pub(crate) lane: Lane,
+    /// Whether it may pass; [`Receiver::admit`] says it.
+    pub(crate) new: bool,
     pub(crate) seq: u64,
     pub(crate) message: Arc<Message>,
 }
@@ -57,21 +59,22 @@ impl Receiver {
         Self { origins: HashMap::new() }
     }
 
-    /// Whether a message is new. `now` may be as old as the batch it came in.
-    pub(crate) fn admit(&mut self, incoming: &Incoming, now: Instant) -> bool {
-        if !self.origins.contains_key(&incoming.origin) {
-            self.make_room();
+    /// Takes what came before out of a batch. Returns how many there were.
+    pub(crate) fn admit(&mut self, batch: &mut Vec<Incoming>, now: Instant) -> usize {
+        let mut repeated = 0;
+        // A batch is mostly of one origin: it is looked up once.
+        for run in batch.chunk_by_mut(|one, next| one.origin == next.origin) {
+            let Some(first) = run.first() else { continue };
+            let origin = self.origin(first.origin, now);
+            for incoming in run {
+                incoming.new = origin.take(incoming.lane, incoming.seq);
+                repeated += usize::from(!incoming.new);
+            }
         }
-        let origin = self.origins.entry(incoming.origin).or_insert_with(|| Origin {
-            last: Box::new([0; LANES]),
-            heard: now,
-            present: false,
-        });
-        origin.heard = now;
-        let last = &mut origin.last[usize::from(incoming.lane.0)];
-        let new = incoming.seq > *last;
-        *last = incoming.seq.max(*last);
-        new
+        if repeated != 0 {
+            batch.retain(|incoming| incoming.new);
+        }
+        repeated
     }
 
     /// Forgets the origins that are in no view and were not heard of for long.
@@ -86,14 +89,34 @@ impl Receiver {
         });
     }
 
-    fn make_room(&mut self) {
-        if self.origins.len() < MAX_ORIGINS {
-            return;
+    fn origin(&mut self, id: OriginId, now: Instant) -> &mut Origin {
+        if self.origins.len() >= MAX_ORIGINS && !self.origins.contains_key(&id) {
+            self.make_room();
         }
+        let origin = self.origins.entry(id).or_insert_with(|| Origin {
+            last: Box::new([0; LANES]),
+            heard: now,
+            present: false,
+        });
+        origin.heard = now;
+        origin
+    }
+
+    fn make_room(&mut self) {
         let longest = self.origins.iter().min_by_key(|(_, origin)| origin.heard);
         if let Some(id) = longest.map(|(&id, _)| id) {
             self.origins.remove(&id);
         }
+    }
+}
+
+impl Origin {
+    /// Whether the number is new.
+    fn take(&mut self, lane: Lane, seq: u64) -> bool {
+        let last = &mut self.last[usize::from(lane.0)];
+        let new = seq > *last;
+        *last = seq.max(*last);
+        new
     }
 }
 
@@ -112,7 +135,30 @@ mod tests {
             expiry_secs: None,
             properties: PublishProperties::default(),
         };
-        Incoming { origin: OriginId(origin), lane: Lane(lane), seq, message: Arc::new(message) }
+        Incoming {
+            origin: OriginId(origin),
+            lane: Lane(lane),
+            new: true,
+            seq,
+            message: Arc::new(message),
+        }
+    }
+
+    fn admit(receiver: &mut Receiver, message: (u64, u8, u64), now: Instant) -> bool {
+        let mut batch = vec![incoming(message.0, message.1, message.2)];
+        let repeated = receiver.admit(&mut batch, now);
+        assert_eq!(repeated + batch.len(), 1);
+        repeated == 0
+    }
+
+    #[test]
+    fn what_is_new_of_a_batch_passes_in_order() {
+        let mut receiver = Receiver::new();
+        let numbers = [(1, 0, 2), (1, 0, 1), (2, 0, 1), (1, 0, 3), (1, 1, 1), (1, 1, 1)];
+        let mut batch = numbers.map(|(origin, lane, seq)| incoming(origin, lane, seq)).to_vec();
+        assert_eq!(receiver.admit(&mut batch, Instant::now()), 2);
+        let passed: Vec<_> = batch.iter().map(|one| (one.origin.0, one.lane.0, one.seq)).collect();
+        assert_eq!(passed, [(1, 0, 2), (2, 0, 1), (1, 0, 3), (1, 1, 1)]);
     }
 
     #[test]
@@ -129,7 +175,7 @@ mod tests {
             (1, 0, 4, true),
         ];
         for (origin, lane, seq, new) in script {
-            assert_eq!(receiver.admit(&incoming(origin, lane, seq), now), new, "{origin} {seq}");
+            assert_eq!(admit(&mut receiver, (origin, lane, seq), now), new, "{origin} {seq}");
         }
     }
 
@@ -137,13 +183,13 @@ mod tests {
     fn an_origin_is_forgotten_ten_minutes_after_it_left_all_views() {
         let start = Instant::now();
         let mut receiver = Receiver::new();
-        assert!(receiver.admit(&incoming(1, 0, 5), start));
-        assert!(receiver.admit(&incoming(2, 0, 5), start));
+        assert!(admit(&mut receiver, (1, 0, 5), start));
+        assert!(admit(&mut receiver, (2, 0, 5), start));
         receiver.forget(&[OriginId(1)], start);
         receiver.forget(&[], start + Duration::from_secs(500));
         receiver.forget(&[], start + Duration::from_secs(601));
-        assert!(!receiver.admit(&incoming(1, 0, 5), start), "still remembered");
-        assert!(receiver.admit(&incoming(2, 0, 5), start), "forgotten");
+        assert!(!admit(&mut receiver, (1, 0, 5), start), "still remembered");
+        assert!(admit(&mut receiver, (2, 0, 5), start), "forgotten");
     }
 
     #[test]
@@ -152,7 +198,7 @@ mod tests {
         let mut receiver = Receiver::new();
         for origin in 0..MAX_ORIGINS as u64 + 10 {
             let now = start + Duration::from_millis(origin);
-            assert!(receiver.admit(&incoming(origin, 0, 1), now));
+            assert!(admit(&mut receiver, (origin, 0, 1), now));
         }
         assert_eq!(receiver.origins.len(), MAX_ORIGINS);
         assert!(!receiver.origins.contains_key(&OriginId(0)), "the oldest gave way");

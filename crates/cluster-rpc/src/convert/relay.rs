@@ -184,6 +184,7 @@ pub(crate) fn incoming_frame(frame: Bytes) -> Result<IncomingFrame, FrameError> 
         Ok(Incoming {
             origin: OriginId(origin),
             lane: routed.lane,
+            new: true,
             seq: routed.seq,
             message: Arc::new(routed.message),
         })
@@ -204,7 +205,7 @@ pub(crate) fn incoming_frame(frame: Bytes) -> Result<IncomingFrame, FrameError> 
 impl From<Delivery> for Incoming {
     fn from(delivery: Delivery) -> Self {
         let Routed { lane, seq, ref message } = *delivery.routed;
-        Self { origin: delivery.origin, lane, seq, message: Arc::new(message.clone()) }
+        Self { origin: delivery.origin, lane, new: true, seq, message: Arc::new(message.clone()) }
     }
 }
 

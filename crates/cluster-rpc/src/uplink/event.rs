@@ -35,7 +35,7 @@ pub enum UplinkEvent<T> {
 /// intermediate, and through it to their publishers. A batch that is dropped instead is lost.
 #[must_use = "unless accepted, the messages are never acknowledged"]
 pub struct Deliveries {
-    messages: Vec<Arc<Message>>,
+    messages: Vec<Incoming>,
     cell: Arc<AckCell>,
     session: u64,
     up_to: u64,
@@ -44,7 +44,7 @@ pub struct Deliveries {
 impl Deliveries {
     /// The messages in order. Their expiry interval is what was left when they were sent.
     pub fn messages(&self) -> impl ExactSizeIterator<Item = &Arc<Message>> {
-        self.messages.iter()
+        self.messages.iter().map(|incoming| &incoming.message)
     }
 
     /// They are where they must be.
@@ -75,50 +75,59 @@ pub struct UplinkEvents<T> {
     shared: Arc<Shared<T>>,
     arrived: mpsc::Receiver<Arrived>,
     receiver: Receiver,
+    /// The last event was none, so deliveries that wait come first.
+    deliveries_next: bool,
 }
 
 impl<T: Send + 'static> UplinkEvents<T> {
     pub(crate) fn new(shared: Arc<Shared<T>>, arrived: mpsc::Receiver<Arrived>) -> Self {
-        Self { shared, arrived, receiver: Receiver::new() }
+        Self { shared, arrived, receiver: Receiver::new(), deliveries_next: false }
     }
 
     /// The next event; `None` after the shutdown. Cancelling it loses nothing.
     pub async fn next(&mut self) -> Option<UplinkEvent<T>> {
         loop {
-            if let Some((new, dropped)) = self.shared.take_fenced() {
-                return Some(UplinkEvent::Fenced { new, dropped });
-            }
-            let completed = self.shared.take_completed();
-            if !completed.is_empty() {
-                return Some(UplinkEvent::Completed(completed));
+            // Deliveries and the rest take turns: neither waits for a stream of the other to end.
+            if !std::mem::take(&mut self.deliveries_next)
+                && let Some(event) = self.take_event()
+            {
+                self.deliveries_next = true;
+                return Some(event);
             }
             tokio::select! {
                 biased;
-                () = self.shared.event_waiting() => {}
                 arrived = self.arrived.recv() => {
                     return Some(UplinkEvent::Deliver(self.deliveries(arrived?)));
                 }
+                () = self.shared.event_waiting() => {}
                 () = self.shared.stopped() => return None,
             }
         }
     }
 
-    fn deliveries(&mut self, arrived: Arrived) -> Deliveries {
+    fn take_event(&self) -> Option<UplinkEvent<T>> {
+        if let Some((new, dropped)) = self.shared.take_fenced() {
+            return Some(UplinkEvent::Fenced { new, dropped });
+        }
+        let completed = self.shared.take_completed();
+        (!completed.is_empty()).then_some(UplinkEvent::Completed(completed))
+    }
+
+    fn deliveries(&mut self, mut arrived: Arrived) -> Deliveries {
         let now = Instant::now();
         if let Some(present) = self.shared.take_present_origins() {
             self.receiver.forget(&present, now);
         }
-        let total = arrived.messages.len();
-        let mut messages = Vec::with_capacity(total);
-        for incoming in arrived.messages {
-            if self.receiver.admit(&incoming, now) {
-                messages.push(incoming.message);
-            }
-        }
+        let repeated = self.receiver.admit(&mut arrived.messages, now);
         let metrics = self.shared.metrics();
-        count(&metrics.delivered, messages.len());
-        count(&metrics.duplicates, total - messages.len());
-        Deliveries { messages, cell: arrived.cell, session: arrived.session, up_to: arrived.up_to }
+        count(&metrics.delivered, arrived.messages.len());
+        count(&metrics.duplicates, repeated);
+        Deliveries {
+            messages: arrived.messages,
+            cell: arrived.cell,
+            session: arrived.session,
+            up_to: arrived.up_to,
+        }
     }
 }
 

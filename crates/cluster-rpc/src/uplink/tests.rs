@@ -52,6 +52,15 @@ impl Proxy {
         soon(self.uplink.serving().wait_for(|&serving| serving)).await.unwrap();
     }
 
+    async fn until(&self, holds: impl Fn(&Self) -> bool) {
+        soon(async {
+            while !holds(self) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     async fn completed(&mut self) -> Vec<u32> {
         match soon(self.events.next()).await {
             Some(UplinkEvent::Completed(tickets)) => tickets,
@@ -302,6 +311,29 @@ async fn lanes_move_to_the_other_intermediate_and_come_back_through_a_barrier() 
     let sent = other_publisher.messages(1).await;
     assert_eq!(sent[0].seq, 2);
     other_publisher.send(PublishDown::Acked(vec![(lane, 2)])).await;
+    assert_eq!(proxy.completed().await, [2]);
+}
+
+#[tokio::test]
+async fn deliveries_and_completions_take_turns() {
+    let mut fake = Fake::start("i").await;
+    let mut proxy = Proxy::of(&fake);
+    let (_routes, _) = fake.registered().await;
+    let (deliverer, _) = fake.deliverer().await;
+    let mut publisher = fake.publisher().await;
+    proxy.serving().await;
+    proxy.publish("t", Q1, 1);
+    proxy.publish("t", Q1, 2);
+    let lane = publisher.messages(2).await[0].lane;
+    deliverer.send(DeliverDown::LinkOpen(7)).await;
+    deliverer.send(DeliverDown::Batch { first_seq: 1, deliveries: vec![delivery(1)] }).await;
+    proxy.until(|proxy| proxy.uplink.shared.arrived.capacity() < ARRIVED_BATCHES).await;
+    publisher.send(PublishDown::Acked(vec![(lane, 1)])).await;
+    proxy.until(|proxy| proxy.uplink.status().window_messages == 1).await;
+    assert_eq!(proxy.completed().await, [1]);
+    publisher.send(PublishDown::Acked(vec![(lane, 2)])).await;
+    proxy.until(|proxy| proxy.uplink.status().window_messages == 0).await;
+    proxy.delivered().await.accept();
     assert_eq!(proxy.completed().await, [2]);
 }
 
