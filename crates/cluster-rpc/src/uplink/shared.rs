@@ -174,7 +174,13 @@ impl<T> Shared<T> {
             std::mem::take(&mut window.parked)
         };
         parked.into_iter().for_each(|(_, waker)| waker.wake());
-        tracing::warn!(?reason, old = rejected.0, new = new.0, "turned away; begins a new life");
+        let hint = match reason {
+            RejectReason::OldIncarnation => "is another process using this node_id?",
+            RejectReason::DeclaredDead | RejectReason::Protocol => "",
+        };
+        let node = self.config.node.as_str();
+        let (old, new) = (rejected.0, new.0);
+        tracing::warn!(?reason, node, old, new, hint, "turned away; begins a new life");
         count(&self.metrics.fenced, 1);
         self.serving.send_replace(false);
         self.fenced.store(true, Ordering::Release);
