@@ -36,6 +36,9 @@ pub struct OutboxLimits {
     pub batch_messages: usize,
 }
 
+/// The batches that entries were read in may have this many times the window's bytes.
+const READ_WINDOWS: u64 = 4;
+
 impl Default for OutboxLimits {
     fn default() -> Self {
         Self {
@@ -57,7 +60,18 @@ pub(crate) struct Entry {
     pub(crate) origin: OriginId,
     pub(crate) hold: Option<Hold>,
     pub(crate) weight: u64,
+    /// The batch it was read in, whose buffer it keeps.
+    pub(crate) batch: Batch,
     pub(crate) since: Instant,
+}
+
+/// A batch of an origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Each has another.
+    pub(crate) number: u64,
+    /// Weight of all its messages.
+    pub(crate) bytes: u64,
 }
 
 /// What an endpoint says of the link it had before.
@@ -84,6 +98,10 @@ pub(crate) struct Outbox {
     sent: usize,
     sent_bytes: u64,
     bytes: u64,
+    /// The batch of the last entry, and the bytes of all batches that entries were read in: what is
+    /// in memory for their sake.
+    last_batch: u64,
+    read_bytes: u64,
     /// The link these numbers belong to, a new one for each stream; 0 before the first.
     link: u64,
     /// How many entries have ever left; places in `barriers` count from there.
@@ -111,15 +129,22 @@ impl Outbox {
         self.sent < self.entries.len()
     }
 
-    /// Whether messages lie here longer than it takes to send them: they must not pin read buffers.
+    /// Whether messages lie here longer than it takes to send them, or keep far more in memory than
+    /// they weigh: they must not keep what they were read in.
     pub(crate) fn is_backed_up(&self, limits: &OutboxLimits) -> bool {
         self.bytes > limits.window_bytes
+            || self.read_bytes > READ_WINDOWS.saturating_mul(limits.window_bytes)
     }
 
-    pub(crate) fn push(&mut self, entry: Entry, limits: &OutboxLimits) -> Pushed {
+    pub(crate) fn push(&mut self, mut entry: Entry, limits: &OutboxLimits) -> Pushed {
         if entry.is_at_most_once() && self.bytes >= limits.qos0_bytes {
             return Pushed::Full;
         }
+        // Counted once, with the first of the batch that comes here.
+        if std::mem::replace(&mut self.last_batch, entry.batch.number) == entry.batch.number {
+            entry.batch.bytes = 0;
+        }
+        self.read_bytes += entry.batch.bytes;
         self.bytes += entry.weight;
         self.entries.push_back(entry);
         self.congested |= self.bytes >= limits.bytes;
@@ -182,6 +207,7 @@ impl Outbox {
             self.sent -= 1;
             self.sent_bytes -= entry.weight;
             self.bytes -= entry.weight;
+            self.read_bytes -= entry.batch.bytes;
             released.extend(entry.hold);
         }
         self.settle(limits, released);
@@ -231,6 +257,7 @@ impl Outbox {
                 self.entries.push_back(entry);
             } else {
                 self.bytes -= entry.weight;
+                self.read_bytes -= entry.batch.bytes;
             }
             while let Some((_, hold)) = places.next_if(|(at, _)| *at <= place) {
                 moved.push_back((start + self.entries.len() as u64, hold));

@@ -28,6 +28,8 @@ pub(crate) struct Target {
 const LONGEST_CACHED: usize = 256;
 /// Above this many topics the cache starts anew.
 const MOST_CACHED: usize = 65_536;
+/// So it does when its answers name this many endpoints.
+const MOST_CACHED_TARGETS: usize = 4 << 20;
 /// First levels share this many generations.
 const SHARDS: usize = 64;
 
@@ -37,6 +39,8 @@ pub(crate) struct RouteIndex {
     index: TopicIndex<Slot, QoS>,
     wildcards: usize,
     cache: HashMap<Box<str>, Answer, RandomState>,
+    /// Endpoints in all answers of the cache.
+    cached_targets: usize,
     /// Changes to filters whose first level is a wildcard.
     everywhere: u64,
     /// Changes to other wildcard filters, by the hash of their first level.
@@ -57,6 +61,7 @@ impl RouteIndex {
             index: TopicIndex::new(),
             wildcards: 0,
             cache: HashMap::default(),
+            cached_targets: 0,
             everywhere: 0,
             below: [0; SHARDS],
             hasher: RandomState::default(),
@@ -120,13 +125,17 @@ impl RouteIndex {
     }
 
     fn remember(&mut self, topic: &TopicName, targets: &[Target]) {
-        if self.cache.len() >= MOST_CACHED {
+        let targets_then = self.cached_targets + targets.len();
+        if self.cache.len() >= MOST_CACHED || targets_then > MOST_CACHED_TARGETS {
             self.cache.clear();
+            self.cached_targets = 0;
         }
+        self.cached_targets += targets.len();
         let shard = self.shard(topic.as_str());
         let generation = self.generation(shard);
         let answer = Answer { shard, generation, targets: SmallVec::from_slice(targets) };
         if let Some(known) = self.cache.get_mut(topic.as_str()) {
+            self.cached_targets -= known.targets.len();
             *known = answer;
         } else {
             self.cache.insert(topic.as_str().into(), answer);
@@ -136,7 +145,8 @@ impl RouteIndex {
     fn changed(&mut self, filter: &TopicFilter) {
         let text = filter.filter();
         if !filter.has_wildcards() {
-            self.cache.remove(text);
+            let outdated = self.cache.remove(text);
+            self.cached_targets -= outdated.map_or(0, |answer| answer.targets.len());
         } else if text.starts_with(['+', '#']) {
             self.everywhere += 1;
         } else {
@@ -177,6 +187,29 @@ mod tests {
         routes.insert(&filter("a/+"), Slot(1), QoS::ExactlyOnce);
         routes.insert(&filter("#"), Slot(2), QoS::AtMostOnce);
         assert_eq!(targets(&mut routes, "a/b"), [(1, true), (2, false)]);
+    }
+
+    #[test]
+    fn the_cache_is_bounded_by_the_endpoints_in_its_answers_too() {
+        let mut routes = RouteIndex::new();
+        for slot in 0..1_000 {
+            routes.insert(&filter("#"), Slot(slot), QoS::AtMostOnce);
+        }
+        let mut most = 0;
+        for topic in 0..4_300 {
+            assert_eq!(targets(&mut routes, &format!("t/{topic}")).len(), 1_000);
+            if topic % 100 == 0 {
+                routes.insert(&filter(&format!("t/{topic}")), Slot(1), QoS::AtLeastOnce);
+                assert_eq!(targets(&mut routes, &format!("t/{topic}")).len(), 1_000);
+            }
+            if topic % 100 == 99 {
+                let answers = routes.cache.values();
+                let cached: usize = answers.map(|answer| answer.targets.len()).sum();
+                assert_eq!(cached, routes.cached_targets);
+                most = most.max(cached);
+            }
+        }
+        assert!((3_000_000..=MOST_CACHED_TARGETS).contains(&most), "{most}");
     }
 
     #[test]

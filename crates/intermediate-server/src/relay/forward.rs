@@ -13,7 +13,7 @@ use mqtt_codec::QoS;
 
 use super::{Polled, Relay, StreamId, StreamKind, Violation, at};
 use crate::endpoint::wake;
-use crate::outbox::{Entry, LastLink, Pushed};
+use crate::outbox::{Batch, Entry, LastLink, Pushed};
 use crate::pending::{Amount, Credit, Hold, Pending, Wait};
 use crate::routes::{Slot, Target};
 
@@ -121,6 +121,8 @@ impl Relay {
         };
         let bytes = messages.iter().map(Routed::weight).fold(0, u64::saturating_add);
         origin.credit.receive(Amount { messages: messages.len() as u64, bytes })?;
+        self.batches += 1;
+        let batch = Batch { number: self.batches, bytes };
         let mut targets = std::mem::take(&mut self.targets);
         for routed in messages {
             self.counts.received[routed.message.qos as usize] += 1;
@@ -128,7 +130,7 @@ impl Relay {
             if routed.message.retain {
                 self.add_everyone(&mut targets);
             }
-            self.forward(from, routed, &targets, now);
+            self.forward(from, routed, batch, (&targets, now));
         }
         self.targets = targets;
         if let Some(origin) = at(&mut self.endpoints, slot) {
@@ -137,18 +139,25 @@ impl Relay {
         Ok(())
     }
 
-    /// Every endpoint keeps retained messages, whether somebody there is subscribed or not.
+    /// Every endpoint keeps retained messages, whether somebody there is subscribed or not. Only
+    /// members are waited for: others may never open a stream for it.
     fn add_everyone(&self, targets: &mut Vec<Target>) {
-        targets.clear();
-        targets.extend(self.slots().map(|(slot, _)| Target { slot, holds: true }));
+        let matched = targets.len();
+        for (slot, endpoint) in self.slots() {
+            let holds = endpoint.table.is_complete();
+            match targets.iter_mut().take(matched).find(|target| target.slot == slot) {
+                Some(target) => target.holds |= holds,
+                None => targets.push(Target { slot, holds }),
+            }
+        }
     }
 
     fn forward(
         &mut self,
         (from, stream): (Slot, StreamId),
         routed: Routed,
-        targets: &[Target],
-        now: Instant,
+        batch: Batch,
+        (targets, now): (&[Target], Instant),
     ) {
         let Some(origin) = at(&mut self.endpoints, from) else {
             return;
@@ -167,12 +176,12 @@ impl Relay {
             };
             let outbox = &mut endpoint.outbox;
             let hold = (acknowledged && target.holds).then_some(hold);
-            let routed = match outbox.is_backed_up(&self.config.outbox) {
-                true => copies.own(),
-                false => Arc::clone(&copies.read),
+            let (routed, batch) = match outbox.is_backed_up(&self.config.outbox) {
+                true => (copies.own(), Batch::default()),
+                false => (Arc::clone(&copies.read), batch),
             };
             let was_congested = outbox.is_congested();
-            let entry = Entry { routed: Some(routed), origin: id, hold, weight, since: now };
+            let entry = Entry { routed: Some(routed), origin: id, hold, weight, batch, since: now };
             if outbox.push(entry, &self.config.outbox) == Pushed::Full {
                 self.counts.dropped_full += 1;
                 continue;

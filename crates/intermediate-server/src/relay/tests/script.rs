@@ -418,6 +418,61 @@ fn no_more_is_put_on_a_link_than_its_window_and_the_rest_follows_what_is_taken()
     assert_eq!(unsent, Err(Violation::AckedUnsent { acked: 7, sent: 6 }));
 }
 
+/// A batch as it was read: one buffer, of which `b` is sent a few bytes only.
+struct Read(std::sync::Arc<[u8]>);
+
+impl AsRef<[u8]> for Read {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[test]
+fn an_endpoint_that_takes_nothing_does_not_keep_every_batch_in_memory_of_which_it_got_a_part() {
+    let mut net = Net::with(|config| {
+        config.start_grace = Duration::ZERO;
+        config.outbox.window_bytes = 64 << 10;
+    });
+    let (a, mut b) = (net.join("a", &[]), net.join("b", &[route("t", 1)]));
+    let kept: std::sync::Arc<[u8]> = vec![0; 32 << 10].into();
+    for seq in 0..100 {
+        let read = bytes::Bytes::from_owner(Read(std::sync::Arc::clone(&kept)));
+        let (mut small, mut large) = (message(2 * seq, "t", 1), message(2 * seq + 1, "u", 0));
+        (small.message.payload, large.message.payload) = (read.slice(..9), read.slice(9..));
+        drop(read);
+        net.publish(&a, vec![small, large]);
+        net.acked(&a);
+    }
+    let batches = std::sync::Arc::strong_count(&kept) - 1;
+    assert!((1..=9).contains(&batches), "{batches} batches are kept");
+    assert_eq!(net.delivered(&b).len(), 100);
+    b.deliver = net.open_deliver(&b.member, (0, 0));
+    assert_eq!(net.delivered(&b).len(), 100);
+    net.take(&b, 100);
+    assert_eq!(std::sync::Arc::strong_count(&kept), 1);
+    assert!(net.relay.is_idle());
+}
+
+#[test]
+fn a_retained_message_waits_for_members_only_but_goes_to_those_that_are_about_to_be() {
+    let mut net = Net::new();
+    let a = net.join("a", &[]);
+    let half = member("b", 1);
+    net.hello(&half, &[]);
+    let mut retained = message(1, "t", 1);
+    retained.message.retain = true;
+    net.publish(&a, vec![retained.clone()]);
+    assert_eq!(net.acked(&a), Some(1));
+    let b = Proxy { deliver: net.open_deliver(&half, (0, 0)), member: half, ..a.clone() };
+    assert_eq!(net.delivered(&b), [(1, 1)]);
+    // A new life whose rows are not here is waited for where the rows of the old one match.
+    net.join("c", &[route("u", 1)]);
+    net.hello(&member("c", 2), &[]);
+    (retained.seq, retained.message.topic) = (2, TopicName::new("u".to_owned()).unwrap());
+    net.publish(&a, vec![retained]);
+    assert_eq!(net.acked(&a), None);
+}
+
 #[test]
 fn the_time_a_message_waited_is_taken_off_its_expiry() {
     let mut net = Net::new();
