@@ -246,14 +246,15 @@ impl Broker {
     pub(crate) fn deliver(
         &self,
         message: &Arc<Message>,
+        now: Instant,
         cache: &mut FanoutCache,
         tally: &mut Tally,
-    ) {
-        let expires_at = expiry(message, Instant::now());
+    ) -> Handed {
+        let expires_at = expiry(message, now);
         let taken = Taken { message: Arc::clone(message), expires_at };
         taken.retain(&self.retained, tally);
         let fanout = cache.recipients(&self.subscriptions, &message.topic);
-        fanout.deliver(message, expires_at, tally);
+        fanout.deliver(message, expires_at, tally)
     }
 
     /// Adds subscriptions to a session, one answer for each.

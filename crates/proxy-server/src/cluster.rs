@@ -2,6 +2,7 @@
 //! begin again.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use cluster_rpc::{UplinkEvent, UplinkEvents};
 use mqtt_codec::ReasonCode;
@@ -21,8 +22,12 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
     while let Some(event) = events.next().await {
         match event {
             UplinkEvent::Deliver(deliveries) => {
+                let now = Instant::now();
                 for message in deliveries.messages() {
-                    broker.deliver(message, &mut cache, &mut tally);
+                    if broker.deliver(message, now, &mut cache, &mut tally).crowded {
+                        // A recipient's queue fills up: let its task run before it overflows.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 // Only now: every matching session has the messages in its queue.
                 deliveries.accept();

@@ -136,11 +136,11 @@ fn count(pushed: Pushed, tally: &mut Tally) -> bool {
         Pushed::Crowded => true,
         Pushed::DroppedFull | Pushed::Overrun => {
             tally.dropped(DropReason::QueueFull);
-            true
+            false
         }
         Pushed::Displaced(messages) => {
             (0..messages).for_each(|_| tally.dropped(DropReason::QueueFull));
-            true
+            false
         }
         Pushed::DroppedAway => {
             tally.dropped(DropReason::ClientAway);
@@ -197,17 +197,21 @@ impl FanoutCache {
         }
         let hit = self.newest.as_ref().is_some_and(|(known, _)| known == topic);
         if !hit {
-            let fanout = self.remembered(subscriptions, topic);
-            self.newest = Some((topic.detached(), fanout));
+            self.newest = Some(self.remembered(subscriptions, topic));
         }
         &self.newest.as_ref().expect("filled above").1
     }
 
-    fn remembered(&mut self, subscriptions: &Subscriptions, topic: &TopicName) -> Arc<Fanout> {
-        if let Some(fanout) = self.others.get(topic) {
-            return Arc::clone(fanout);
+    fn remembered(
+        &mut self,
+        subscriptions: &Subscriptions,
+        topic: &TopicName,
+    ) -> (TopicName, Arc<Fanout>) {
+        if let Some((topic, fanout)) = self.others.get_key_value(topic) {
+            return (topic.clone(), Arc::clone(fanout));
         }
-        let fanout = Arc::new(Fanout::new(subscriptions, topic, self.publisher));
+        let topic = topic.detached();
+        let fanout = Arc::new(Fanout::new(subscriptions, &topic, self.publisher));
         let weight = fanout.weight();
         let budget = self.capacity * TOPIC_BYTES;
         if self.capacity > 0 && weight <= budget {
@@ -215,9 +219,9 @@ impl FanoutCache {
                 self.forget();
             }
             self.bytes += weight;
-            self.others.insert(topic.detached(), Arc::clone(&fanout));
+            self.others.insert(topic.clone(), Arc::clone(&fanout));
         }
-        fanout
+        (topic, fanout)
     }
 
     fn forget(&mut self) {

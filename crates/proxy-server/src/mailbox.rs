@@ -40,7 +40,8 @@ pub(crate) enum WhenFull {
 pub(crate) enum Pushed {
     /// It is in the queue.
     Queued,
-    /// It is in the queue, which is more than half full: the pusher should let the reader run.
+    /// It is in the queue, which is more than half full and whose reader has not had its turn: the pusher should
+    /// let it run.
     Crowded,
     /// Dropped: the queue is full.
     DroppedFull,
@@ -73,6 +74,9 @@ struct Inner {
     waker: Option<Waker>,
     limits: QueueLimits,
     reader: Reader,
+    /// The reader has looked and can take nothing: its client is slow. New messages do not change that, so they neither
+    /// wake it nor ask their pusher to wait for it.
+    blocked: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +125,7 @@ impl Mailbox {
             waker: None,
             limits,
             reader: Reader::Attached,
+            blocked: false,
         };
         Self { inner: Mutex::new(inner) }
     }
@@ -129,7 +134,8 @@ impl Mailbox {
     pub(crate) fn push(&self, delivery: Delivery) -> Pushed {
         let mut inner = self.inner.lock();
         let pushed = inner.push(delivery);
-        let waker = inner.waker.take();
+        let asleep = inner.blocked && inner.order.is_none();
+        let waker = if asleep { None } else { inner.waker.take() };
         drop(inner);
         wake(waker);
         pushed
@@ -175,6 +181,7 @@ impl Mailbox {
         drained.completions.append(&mut inner.completions);
         inner.move_messages(window, quota, &mut drained.deliveries);
         moved |= drained.deliveries.len() > before;
+        inner.blocked = !moved && !inner.queue.is_empty();
         if moved {
             return Poll::Ready(());
         }
@@ -201,6 +208,7 @@ impl Mailbox {
         inner.bytes = inner.queue.iter().map(weight).sum();
         inner.limits = limits;
         inner.reader = Reader::Away;
+        inner.blocked = true;
         inner.order = None;
         inner.waker = None;
     }
@@ -210,6 +218,7 @@ impl Mailbox {
     pub(crate) fn attach(&self) {
         let mut inner = self.inner.lock();
         inner.reader = Reader::Attached;
+        inner.blocked = false;
         inner.order = None;
     }
 
@@ -284,7 +293,7 @@ impl Inner {
         let crowded = self.queue.len() * 2 > self.limits.messages
             || (self.queue.len() > 1 && self.bytes * 2 > self.limits.bytes);
         match displaced {
-            0 if crowded => Pushed::Crowded,
+            0 if crowded && !self.blocked => Pushed::Crowded,
             0 => Pushed::Queued,
             displaced => Pushed::Displaced(displaced),
         }

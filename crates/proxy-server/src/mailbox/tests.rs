@@ -87,7 +87,7 @@ fn bytes_are_bounded_too() {
     let bounded = QueueLimits { messages: 100, bytes: 2 * one, when_full: WhenFull::DropNewest };
     let mailbox = Mailbox::new(bounded);
     let pushed = [(); 3].map(|()| mailbox.push(delivery("12345678", QoS::AtLeastOnce)));
-    assert_eq!(pushed, [Pushed::Queued, Pushed::Queued, Pushed::DroppedFull]);
+    assert_eq!(pushed, [Pushed::Queued, Pushed::Crowded, Pushed::DroppedFull]);
 }
 
 #[test]
@@ -178,4 +178,24 @@ fn a_queue_that_is_half_full_of_bytes_is_crowded() {
     let mailbox = Mailbox::new(bounded);
     let pushed = [(); 3].map(|()| mailbox.push(delivery("12345678", QoS::AtLeastOnce)));
     assert_eq!(pushed, [Pushed::Queued, Pushed::Queued, Pushed::Crowded]);
+}
+
+#[test]
+fn a_reader_that_can_take_nothing_is_neither_woken_nor_waited_for() {
+    let mailbox = Mailbox::new(limits(4, WhenFull::Disconnect));
+    let counting = Arc::new(Counting(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&counting));
+    let context = Context::from_waker(&waker);
+    let mut drained = Drained::default();
+    mailbox.push(delivery("1", QoS::AtLeastOnce));
+    assert!(mailbox.poll_drain(&context, 0, usize::MAX, &mut drained).is_pending());
+    for _ in 0..3 {
+        assert_eq!(mailbox.push(delivery("2", QoS::AtLeastOnce)), Pushed::Queued);
+    }
+    assert_eq!(counting.0.load(Ordering::Relaxed), 0);
+    // What it can act on wakes it: here, that its queue is full.
+    assert_eq!(mailbox.push(delivery("3", QoS::AtLeastOnce)), Pushed::Overrun);
+    assert_eq!(counting.0.load(Ordering::Relaxed), 1);
+    assert!(mailbox.poll_drain(&context, 9, usize::MAX, &mut drained).is_ready());
+    assert_eq!(drained.deliveries.len(), 4);
 }
