@@ -75,8 +75,8 @@ impl<'a, T: Send + 'static> Session<'a, T> {
                 tracing::info!(address = %self.dialer.address, member = %member.node, "link up");
                 let address = self.dialer.address;
                 let known = member.clone();
-                self.shared.with_roster(|roster, _| {
-                    roster.handle_welcome(address, known, deltas_from);
+                self.shared.with_roster(|roster, now| {
+                    roster.handle_welcome(address, known, deltas_from, now);
                 });
                 self.shared.membership_changed();
                 Ok(member)

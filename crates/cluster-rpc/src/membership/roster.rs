@@ -35,6 +35,9 @@ const FIRST_LEAP: u64 = 1_000_000;
 /// What is added to the lease: by then the other proxies use no intermediate that misses this one.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// A link that ended no longer ago than this may have ended because of the one that is welcomed now.
+const JUST_ENDED: Duration = Duration::from_secs(1);
+
 /// How long the first intermediate waits for the others before it is used.
 const FIRST_ROUND: Duration = Duration::from_secs(2);
 
@@ -231,10 +234,21 @@ impl Roster {
         address: SocketAddr,
         member: Member,
         deltas_from: Option<u64>,
+        now: Instant,
     ) {
+        // A session that has meanwhile given way to another address takes nothing from it.
+        if self.entries.get(&address).is_none_or(|entry| entry.session.is_none()) {
+            return;
+        }
         for (_, other) in self.entries.iter_mut().filter(|(other, _)| **other != address) {
             let same = other.member.as_ref().is_some_and(|known| known.node == member.node);
-            if same && other.phase == Phase::Up {
+            // The intermediate ends the older link: that may be seen before this Welcome.
+            let in_use = match other.phase {
+                Phase::Up => true,
+                Phase::Down { since } => now.saturating_duration_since(since) < JUST_ENDED,
+                Phase::Standby { .. } => false,
+            };
+            if same && in_use {
                 other.phase = Phase::Standby { node: member.node.clone() };
                 other.end_session();
             }

@@ -38,9 +38,18 @@ impl Script {
     }
 
     fn welcome(&mut self, port: u16, node: &str, deltas_from: Option<u64>) {
+        self.begin(port);
+        self.roster.handle_welcome(address(port), member(node, 1), deltas_from, self.start);
+    }
+
+    fn welcome_at(&mut self, port: u16, node: &str, secs: f64) {
+        let now = self.at(secs);
+        self.roster.handle_welcome(address(port), member(node, 1), None, now);
+    }
+
+    fn begin(&mut self, port: u16) {
         self.sessions += 1;
         self.roster.begin(address(port), self.sessions).unwrap();
-        self.roster.handle_welcome(address(port), member(node, 1), deltas_from);
     }
 
     fn announce(&mut self, filter: &str) -> RouteSeq {
@@ -150,6 +159,34 @@ fn of_two_addresses_of_one_intermediate_the_later_is_kept() {
 }
 
 #[test]
+fn of_two_addresses_the_earlier_stands_by_also_when_its_end_is_seen_first() {
+    let mut script = Script::new(&["one", "two"]);
+    script.welcome(1, "i", None);
+    script.begin(2);
+    script.down(1, 1.0);
+    script.welcome_at(2, "i", 1.1);
+    assert!(script.roster.is_standby(address(1)));
+    script.down(2, 5.0);
+    assert!(!script.roster.is_standby(address(1)), "now it may try");
+    script.begin(1);
+    script.welcome_at(1, "i", 6.0);
+    assert!(!script.roster.is_standby(address(2)), "it ended for another reason");
+}
+
+#[test]
+fn an_address_that_stands_by_is_not_welcomed_late() {
+    let mut script = Script::new(&["one", "two"]);
+    script.welcome(1, "i", None);
+    script.begin(2);
+    script.down(1, 1.0);
+    script.begin(1);
+    script.welcome_at(2, "i", 1.1);
+    script.welcome_at(1, "i", 1.2);
+    assert!(script.roster.is_standby(address(1)));
+    assert!(!script.roster.is_standby(address(2)), "the link stays where it is");
+}
+
+#[test]
 fn vanished_addresses_are_dropped_once_they_are_down_for_good() {
     let mut script = Script::new(&["one"]);
     script.welcome(1, "i", None);
@@ -193,7 +230,7 @@ fn an_intermediate_is_allowed_while_it_serves() {
     let mut script = Script::new(&["one"]);
     script.sessions += 1;
     let start = script.roster.begin(address(1), 1).unwrap();
-    script.roster.handle_welcome(address(1), member("i", 1), None);
+    script.roster.handle_welcome(address(1), member("i", 1), None, script.start);
     let allowed = |script: &mut Script, state| {
         let view = View { state, members: Vec::new() };
         script.roster.handle_view(address(1), view, script.start);
