@@ -15,6 +15,7 @@ mod connect;
 mod disconnect;
 mod flow;
 mod keepalive;
+mod limits;
 mod malformed;
 mod ping;
 mod publish;

@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use mqtt_codec::{Connect, Packet, PublishProperties, QoS, ReasonCode, Version, Will};
+use mqtt_codec::{
+    Connect, Packet, PublishProperties, QoS, ReasonCode, SubscriptionOptions, Version, Will,
+};
 use testkit::{RawClient, connect_packet, elapse, persistent};
 
-use crate::support::{ALL, BOTH, LEVELS, client, name, server, subscriber, together, will};
+use crate::support::{ALL, BOTH, LEVELS, at, client, name, server, subscriber, together, will};
 
 /// A client whose will goes to `topic`.
 async fn mortal(version: Version, id: &str, will: Will) -> RawClient {
@@ -260,5 +262,23 @@ async fn a_will_comes_with_the_qos_of_the_subscription() {
         let mut watcher = subscriber(version, &topic, QoS::AtMostOnce).await;
         drop(mortal(version, &name("will"), will(&topic, QoS::ExactlyOnce, "gone")).await);
         assert_eq!(watcher.expect_message("gone").await.qos, QoS::AtMostOnce);
+    }
+}
+
+/// [MQTT-3.8.3-3] The will of a client is its own message: with No Local it does not come back to it.
+#[tokio::test]
+async fn a_will_does_not_come_back_to_its_client_with_no_local() {
+    let options = SubscriptionOptions { no_local: true, ..at(QoS::AtLeastOnce) };
+    for delay_secs in [0, 1] {
+        let (id, topic) = (name("will"), name("will"));
+        let mut watcher = client(Version::V5, "will").await;
+        watcher.subscribe_with(&[(&topic, options)], None).await;
+        let mut mortal = mortal_with_delay(&id, &topic, delay_secs, 3600).await;
+        mortal.subscribe_with(&[(&topic, options)], None).await;
+        drop(mortal);
+        watcher.expect_message("gone").await;
+        let mut back = server().connect(Version::V5, &id, persistent).await;
+        assert!(back.connack().session_present);
+        back.expect_nothing().await;
     }
 }

@@ -291,6 +291,16 @@ mod tests {
         assert_eq!(broker.metrics.panics.get(), 0);
     }
 
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_ends_when_the_proxy_stops() {
+        let stop = CancellationToken::new();
+        let patience = Patience { connect_timeout: Duration::from_secs(3600), stop: stop.clone() };
+        let (stream, _silent) = tokio::io::duplex(1);
+        let serving = serve(stream, broker(), patience);
+        stop.cancel();
+        assert!(matches!(serving.await, Err(HandshakeError::Stopping)));
+    }
+
     #[test]
     fn the_task_of_a_connection_is_small() {
         let patience =
