@@ -210,7 +210,8 @@ async fn a_proxy_that_is_cut_off_is_declared_dead_and_begins_again() {
 async fn a_proxy_whose_cable_stalls_is_declared_dead_when_its_lease_ends() {
     let plan = Cluster::plan(2, 1).linked();
     let plan = plan.proxies_with(|config| config.cluster.lease = SHORT_LEASE.into());
-    let cluster = plan.intermediates_with(|config| config.cluster.lease = SHORT_LEASE.into()).start().await;
+    let cluster =
+        plan.intermediates_with(|config| config.cluster.lease = SHORT_LEASE.into()).start().await;
     complete(&cluster, 2, 1).await;
     let topic = name("stall");
     let mut lost = subscriber(&cluster, 1, Version::V5, &topic, QoS::AtLeastOnce).await;

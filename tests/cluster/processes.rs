@@ -338,7 +338,10 @@ async fn a_configuration_is_checked_and_a_wrong_one_refused_by_key_value_and_exp
             &["proxy-server", "--check-config", "--mailbox-when-full", "explode"],
             ["mailbox.when_full", "explode", "drop-oldest"],
         ),
-        (&["intermediate-server", "--check-config", "--lease", "10ms"], ["lease", "10ms", "1s"]),
+        (
+            &["intermediate-server", "--check-config", "--cluster-lease", "10ms"],
+            ["lease", "10ms", "1s"],
+        ),
     ];
     for (arguments, words) in wrong {
         let Output { status, stderr, .. } = run(arguments, "").await;

@@ -86,6 +86,7 @@ pub fn serve(
     let server = Server::builder()
         .initial_stream_window_size(transport::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(transport::CONNECTION_WINDOW_BYTES)
+        .max_frame_size(transport::FRAME_BYTES)
         .http2_keepalive_interval(Some(transport::KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(transport::KEEP_ALIVE_TIMEOUT))
         .add_service(routes)

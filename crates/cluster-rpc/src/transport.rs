@@ -8,6 +8,9 @@ pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// HTTP/2 flow control: what all streams of a connection may have on the way.
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
+/// The largest HTTP/2 frame: a whole batch goes as one, where the default would cut it into four.
+pub(crate) const FRAME_BYTES: u32 = 128 << 10;
+
 /// A peer that hangs is noticed after this and [`KEEP_ALIVE_TIMEOUT`].
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -350,7 +350,10 @@ mod tests {
         let cases: [(Change, &str); 8] = [
             (|c| c.node_id = "a\nb".into(), "node_id"),
             (|c| c.cluster.token = Some(Secret::new("a b")), "cluster.token"),
-            (|c| c.cluster.lease = std::time::Duration::from_millis(900).into(), "cluster.lease = \"900ms\""),
+            (
+                |c| c.cluster.lease = std::time::Duration::from_millis(900).into(),
+                "cluster.lease = \"900ms\"",
+            ),
             (|c| c.start_grace = std::time::Duration::from_secs(601).into(), "start_grace"),
             (|c| c.maximum_packet_size = ByteSize::new(1), "maximum_packet_size = \"1B\""),
             (|c| c.outbox.qos0_bytes = ByteSize::new(65 * MIB), "outbox.qos0_bytes"),

@@ -87,7 +87,12 @@ impl Node {
         health.condition("mqtt").set(true, "listening");
         let mut core = JoinSet::new();
         if let Some(uplink) = &broker.uplink {
-            core.spawn(watch_cluster(uplink.clone(), health.condition("cluster")));
+            // The broker keeps the uplink, so its end must be told.
+            let uplink_end = uplink_stop.clone();
+            let watched = watch_cluster(uplink.clone(), health.condition("cluster"));
+            core.spawn(async move {
+                uplink_end.run_until_cancelled_owned(watched).await;
+            });
         }
         let admin = listeners.admin.map(|listener| {
             daemon::serve_admin(listener, Arc::new(registry), health, uplink_stop.clone())

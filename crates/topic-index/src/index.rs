@@ -34,11 +34,7 @@ impl<K, V> TopicIndex<K, V> {
     /// An index without subscriptions.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            exact: HashMap::default(),
-            wildcards: Trie::new(),
-            len: 0,
-        }
+        Self { exact: HashMap::default(), wildcards: Trie::new(), len: 0 }
     }
 
     /// The number of subscriptions, that is of (filter, subscriber) pairs.
@@ -69,10 +65,7 @@ impl<K: Copy + Eq + Hash, V> TopicIndex<K, V> {
         } else if let Some(subscribers) = self.exact.get_mut(text) {
             subscribers.insert(key, value)
         } else {
-            self.exact
-                .entry(text.into())
-                .or_default()
-                .insert(key, value)
+            self.exact.entry(text.into()).or_default().insert(key, value)
         };
         self.len += usize::from(replaced.is_none());
         replaced
@@ -128,18 +121,10 @@ impl<K: Copy + Eq + Hash, V> TopicIndex<K, V> {
 
     /// Every subscription with the text of its filter, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, K, &V)> {
-        let exact = self
-            .exact
-            .iter()
-            .map(|(text, subscribers)| (&**text, subscribers));
-        exact
-            .chain(self.wildcards.iter())
-            .flat_map(|(text, subscribers)| {
-                subscribers
-                    .as_slice()
-                    .iter()
-                    .map(move |(key, value)| (text, *key, value))
-            })
+        let exact = self.exact.iter().map(|(text, subscribers)| (&**text, subscribers));
+        exact.chain(self.wildcards.iter()).flat_map(|(text, subscribers)| {
+            subscribers.as_slice().iter().map(move |(key, value)| (text, *key, value))
+        })
     }
 }
 

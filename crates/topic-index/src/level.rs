@@ -21,8 +21,7 @@ impl Span {
     }
 
     pub(crate) fn of(self, text: &[u8]) -> &[u8] {
-        text.get(usize::from(self.start)..usize::from(self.end))
-            .unwrap_or_default()
+        text.get(usize::from(self.start)..usize::from(self.end)).unwrap_or_default()
     }
 
     /// What follows the level: nothing, or a slash and more levels.
@@ -33,16 +32,11 @@ impl Span {
     fn starting(start: usize, text: &[u8]) -> Self {
         let length = text.get(start..).map_or(0, level_length);
         let short = |at: usize| u16::try_from(at).expect("a filter has at most 65,535 bytes");
-        Self {
-            start: short(start),
-            end: short(start + length),
-        }
+        Self { start: short(start), end: short(start + length) }
     }
 }
 
 /// How many bytes stand before the next slash.
 pub(crate) fn level_length(text: &[u8]) -> usize {
-    text.iter()
-        .position(|byte| *byte == b'/')
-        .unwrap_or(text.len())
+    text.iter().position(|byte| *byte == b'/').unwrap_or(text.len())
 }

@@ -21,11 +21,7 @@ enum Place<T> {
 
 impl<T> Slab<T> {
     pub(crate) const fn new() -> Self {
-        Self {
-            places: Vec::new(),
-            free: None,
-            len: 0,
-        }
+        Self { places: Vec::new(), free: None, len: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -17,19 +17,13 @@ const FEW: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Subscribers<K, V> {
     pairs: SmallVec<[(K, V); 1]>,
-    #[expect(
-        clippy::box_collection,
-        reason = "a map is five words, and few filters have one"
-    )]
+    #[expect(clippy::box_collection, reason = "a map is five words, and few filters have one")]
     positions: Option<Box<HashMap<K, usize, RandomState>>>,
 }
 
 impl<K, V> Default for Subscribers<K, V> {
     fn default() -> Self {
-        Self {
-            pairs: SmallVec::new(),
-            positions: None,
-        }
+        Self { pairs: SmallVec::new(), positions: None }
     }
 }
 
@@ -56,11 +50,7 @@ impl<K: Copy + Eq + Hash, V> Subscribers<K, V> {
         if let Some(positions) = &mut self.positions {
             positions.insert(key, self.pairs.len() - 1);
         } else if self.pairs.len() > FEW {
-            let places = self
-                .pairs
-                .iter()
-                .enumerate()
-                .map(|(at, (key, _))| (*key, at));
+            let places = self.pairs.iter().enumerate().map(|(at, (key, _))| (*key, at));
             self.positions = Some(Box::new(places.collect()));
         }
         None

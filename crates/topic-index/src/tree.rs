@@ -39,9 +39,7 @@ impl<V> TopicTree<V> {
     /// A tree without topics.
     #[must_use]
     pub const fn new() -> Self {
-        Self {
-            values: BTreeMap::new(),
-        }
+        Self { values: BTreeMap::new() }
     }
 
     /// The number of topics.
@@ -74,9 +72,7 @@ impl<V> TopicTree<V> {
 
     /// Every topic and value, in the order of the levels.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &V)> {
-        self.values
-            .iter()
-            .map(|(key, value)| (key.0.as_str(), value))
+        self.values.iter().map(|(key, value)| (key.0.as_str(), value))
     }
 
     /// Gives every topic that `filter` matches, in the order of the levels.
@@ -108,15 +104,7 @@ impl<V> TopicTree<V> {
         let (range, target) = (self.starting(start), Vec::new());
         let limit = limit.max(1);
         let looks = limit.saturating_mul(LOOKS_PER_MATCH);
-        TopicPage {
-            tree: self,
-            filter: text,
-            range,
-            target,
-            limit,
-            looks,
-            last: None,
-        }
+        TopicPage { tree: self, filter: text, range, target, limit, looks, last: None }
     }
 
     fn starting(&self, start: Bound<ByLevel>) -> Range<'_, ByLevel, V> {
@@ -252,10 +240,8 @@ fn seek_past(target: &mut Vec<u8>, topic: &[u8], free: Option<usize>) -> Look {
 /// The levels of `filter` before its first wildcard.
 fn literal_run(filter: &[u8]) -> &[u8] {
     // A wildcard is alone in its level [MQTT-4.7.1-1] [MQTT-4.7.1-2], so a slash stands before it.
-    let end = filter
-        .iter()
-        .position(|byte| matches!(byte, b'+' | b'#'))
-        .unwrap_or(filter.len() + 1);
+    let end =
+        filter.iter().position(|byte| matches!(byte, b'+' | b'#')).unwrap_or(filter.len() + 1);
     filter.get(..end.saturating_sub(1)).unwrap_or_default()
 }
 
@@ -297,12 +283,7 @@ impl PartialEq for ByLevel {
 fn compare(left: &[u8], right: &[u8]) -> Ordering {
     // Neighbours share most of their text, which eight bytes at a time are enough to skip.
     let (left_chunks, right_chunks) = (left.as_chunks::<8>().0, right.as_chunks::<8>().0);
-    let same = left_chunks
-        .iter()
-        .zip(right_chunks)
-        .take_while(|(a, b)| a == b)
-        .count()
-        * 8;
+    let same = left_chunks.iter().zip(right_chunks).take_while(|(a, b)| a == b).count() * 8;
     let (left, right) = (left.split_at(same).1, right.split_at(same).1);
     let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
     match left.iter().zip(right).find(|(a, b)| a != b) {

@@ -91,9 +91,7 @@ impl<T> Trie<T> {
 
     /// Every filter's text and value, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &T)> {
-        self.entries
-            .iter()
-            .map(|entry| (entry.text.as_str(), &entry.value))
+        self.entries.iter().map(|entry| (entry.text.as_str(), &entry.value))
     }
 
     pub(crate) fn find(&self, filter: &str) -> Option<&T> {
@@ -151,11 +149,8 @@ impl<T> Trie<T> {
                 continue;
             };
             let plus = node.plus.filter(|_| wild);
-            let literal = if node.literals > 0 {
-                self.literal(id, level.text, level.hash)
-            } else {
-                None
-            };
+            let literal =
+                if node.literals > 0 { self.literal(id, level.text, level.hash) } else { None };
             for child in plus.into_iter().chain(literal) {
                 match child {
                     Child::Node(below) => pending.push((below, depth + 1)),
@@ -208,20 +203,12 @@ impl<T> Trie<T> {
         loop {
             if level.of(filter) == b"#" {
                 let entry = self.nodes[node].tail?;
-                return Some(Found {
-                    entry,
-                    node,
-                    site: Site::Tail,
-                });
+                return Some(Found { entry, node, site: Site::Tail });
             }
             node = match self.child(node, level.of(filter))? {
                 Child::Node(below) => below,
                 Child::Leaf(entry) => {
-                    let found = Found {
-                        entry,
-                        node,
-                        site: Site::Leaf(level),
-                    };
+                    let found = Found { entry, node, site: Site::Leaf(level) };
                     return (self.entries[entry].text.as_bytes() == filter).then_some(found);
                 }
             };
@@ -229,11 +216,7 @@ impl<T> Trie<T> {
                 Some(next) => next,
                 None => {
                     let entry = self.nodes[node].here?;
-                    return Some(Found {
-                        entry,
-                        node,
-                        site: Site::Here,
-                    });
+                    return Some(Found { entry, node, site: Site::Here });
                 }
             };
         }
@@ -245,8 +228,7 @@ impl<T> Trie<T> {
             EdgeKey::Literal(hash) => {
                 let hash = edge_hash(node, hash);
                 let edge = Edge { hash, child };
-                self.literals
-                    .insert_unique(spread(hash), edge, |edge| spread(edge.hash));
+                self.literals.insert_unique(spread(hash), edge, |edge| spread(edge.hash));
                 self.nodes[node].literals += 1;
             }
         }
@@ -361,14 +343,7 @@ enum Site {
 impl Node {
     fn new(parent: u32, level: &[u8]) -> Self {
         let level = Text::new(level);
-        Self {
-            parent,
-            literals: 0,
-            plus: None,
-            here: None,
-            tail: None,
-            level,
-        }
+        Self { parent, literals: 0, plus: None, here: None, tail: None, level }
     }
 
     fn leads_nowhere(&self) -> bool {
@@ -378,12 +353,7 @@ impl Node {
 
 impl<T: Default> Entry<T> {
     fn new(filter: &[u8], parent: u32, level: Span) -> Self {
-        Self {
-            text: Text::new(filter),
-            parent,
-            level,
-            value: T::default(),
-        }
+        Self { text: Text::new(filter), parent, level, value: T::default() }
     }
 }
 
@@ -413,11 +383,7 @@ struct TopicLevel<'a> {
 
 impl<'a> Levels<'a> {
     fn new(topic: &'a [u8], state: &'a RandomState) -> Self {
-        Self {
-            state,
-            found: SmallVec::new(),
-            rest: Some(topic),
-        }
+        Self { state, found: SmallVec::new(), rest: Some(topic) }
     }
 
     /// The level at `depth`, which is at most one deeper than what was asked for before.
@@ -427,11 +393,7 @@ impl<'a> Levels<'a> {
         }
         let (text, rest) = self.rest?.split_at(level_length(self.rest?));
         self.rest = rest.get(1..);
-        let level = TopicLevel {
-            text,
-            rest,
-            hash: level_hash(self.state, text),
-        };
+        let level = TopicLevel { text, rest, hash: level_hash(self.state, text) };
         self.found.push(level);
         Some(level)
     }

@@ -106,6 +106,7 @@ impl Dialer {
             .tcp_nodelay(true)
             .initial_stream_window_size(transport::STREAM_WINDOW_BYTES)
             .initial_connection_window_size(transport::CONNECTION_WINDOW_BYTES)
+            .max_frame_size(transport::FRAME_BYTES)
             .http2_keep_alive_interval(transport::KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(transport::KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);

@@ -91,10 +91,8 @@ fn apply(index: &mut TopicIndex<u8, u32>, model: &mut Model, change: Change) {
 }
 
 fn check(index: &TopicIndex<u8, u32>, model: &Model, topics: &[TopicName]) {
-    let mut pairs: Vec<_> = index
-        .iter()
-        .map(|(text, key, value)| ((text.to_owned(), key), *value))
-        .collect();
+    let mut pairs: Vec<_> =
+        index.iter().map(|(text, key, value)| ((text.to_owned(), key), *value)).collect();
     pairs.sort_unstable();
     assert_eq!(pairs, model.clone().into_iter().collect::<Vec<_>>());
     assert_eq!(index.len(), model.len());
@@ -103,9 +101,7 @@ fn check(index: &TopicIndex<u8, u32>, model: &Model, topics: &[TopicName]) {
     filters.dedup();
     assert_eq!(index.filters(), filters.len());
     for name in topics {
-        let expected = model
-            .iter()
-            .filter(|((text, _), _)| filter(text).matches(name));
+        let expected = model.iter().filter(|((text, _), _)| filter(text).matches(name));
         let mut expected: Vec<_> = expected.map(|((_, key), value)| (*key, *value)).collect();
         expected.sort_unstable();
         assert_eq!(matched(index, name), expected, "{name}");
@@ -174,10 +170,7 @@ proptest! {
 #[test]
 fn wildcards_in_the_first_level_do_not_match_a_topic_that_begins_with_a_dollar() {
     let mut index = TopicIndex::new();
-    for (key, text) in ["#", "+/a", "+/#", "$SYS/#", "$SYS/+", "/#"]
-        .into_iter()
-        .enumerate()
-    {
+    for (key, text) in ["#", "+/a", "+/#", "$SYS/#", "$SYS/+", "/#"].into_iter().enumerate() {
         index.insert(&filter(text), key as u8, 0);
     }
     assert_eq!(matched(&index, &topic("$SYS/a")), [(3, 0), (4, 0)]);
@@ -191,10 +184,7 @@ fn a_subscriber_comes_once_for_each_filter_that_matches() {
     for (value, text) in ["a/b", "a/+", "a/#", "#"].into_iter().enumerate() {
         index.insert(&filter(text), 7, value as u32);
     }
-    assert_eq!(
-        matched(&index, &topic("a/b")),
-        [(7, 0), (7, 1), (7, 2), (7, 3)]
-    );
+    assert_eq!(matched(&index, &topic("a/b")), [(7, 0), (7, 1), (7, 2), (7, 3)]);
 }
 
 #[test]
@@ -220,12 +210,7 @@ fn a_hundred_thousand_subscribers_of_one_filter_come_and_go() {
         let mut left = Vec::new();
         index.matches(&topic("a/b/c"), |key, value| left.push((key, *value)));
         left.sort_unstable();
-        assert_eq!(
-            left,
-            (0..100)
-                .map(|key| (key * 1000, key * 1000))
-                .collect::<Vec<_>>()
-        );
+        assert_eq!(left, (0..100).map(|key| (key * 1000, key * 1000)).collect::<Vec<_>>());
         for key in 0..100_000 {
             index.remove(&all, &key);
         }
@@ -251,20 +236,11 @@ fn filters_as_deep_as_the_wire_allows_are_matched_and_removed() {
         index.insert(&filter(text), key as u8, 0);
     }
     assert_eq!(
-        matched(&index, &deep)
-            .iter()
-            .map(|pair| pair.0)
-            .collect::<Vec<_>>(),
+        matched(&index, &deep).iter().map(|pair| pair.0).collect::<Vec<_>>(),
         [0, 1, 3, 4, 5]
     );
     let longest = topic(&"/".repeat(65_535));
-    assert_eq!(
-        matched(&index, &longest)
-            .iter()
-            .map(|pair| pair.0)
-            .collect::<Vec<_>>(),
-        [1, 4, 5]
-    );
+    assert_eq!(matched(&index, &longest).iter().map(|pair| pair.0).collect::<Vec<_>>(), [1, 4, 5]);
     for (key, text) in texts.iter().enumerate() {
         assert_eq!(index.remove(&filter(text), &(key as u8)), Some(0));
     }

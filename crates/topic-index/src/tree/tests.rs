@@ -180,29 +180,18 @@ fn a_look_up_passes_over_subtrees_that_cannot_match() {
         let before = page.looks;
         assert_eq!(page.by_ref().count(), matching);
         let looks = before - page.looks;
-        assert!(
-            looks <= matching * 3 + 3,
-            "{text}: {looks} looks for {matching} matches"
-        );
+        assert!(looks <= matching * 3 + 3, "{text}: {looks} looks for {matching} matches");
     }
 }
 
 #[test]
 fn topics_as_deep_as_the_wire_allows_are_found_and_removed() {
-    let names = [
-        "/".repeat(65_535),
-        "/".repeat(65_534),
-        "a/".repeat(32_000),
-        "$/".repeat(32_000),
-    ];
+    let names = ["/".repeat(65_535), "/".repeat(65_534), "a/".repeat(32_000), "$/".repeat(32_000)];
     let topics: Vec<_> = names.iter().map(|text| topic(text)).collect();
     let mut tree = tree_of(&topics);
-    for text in [
-        "#".to_owned(),
-        "+/".repeat(32_000) + "#",
-        "+/".repeat(32_000) + "+",
-        "$/#".to_owned(),
-    ] {
+    for text in
+        ["#".to_owned(), "+/".repeat(32_000) + "#", "+/".repeat(32_000) + "+", "$/#".to_owned()]
+    {
         let wanted = filter(&text);
         assert_eq!(matched(&tree, &wanted), by_levels(&topics, &wanted));
     }
