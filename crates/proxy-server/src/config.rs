@@ -229,14 +229,14 @@ const OPTIONS: &[Opt] = &[
         "inbox.messages",
         "100000",
         "messages",
-        "Most messages waiting for a persistent session without a connection",
+        "Most messages waiting for a persistent session",
         OptKind::Integer,
     ),
     opt(
         "inbox.bytes",
         "\"256MiB\"",
         "",
-        "Most bytes waiting for a persistent session without a connection",
+        "Most bytes waiting for a persistent session",
         OptKind::Size,
     ),
     opt(
@@ -294,7 +294,7 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Queue of a connected client.
     pub mailbox: QueueConfig,
-    /// Queue of a persistent session without a connection.
+    /// Queue of a persistent session.
     pub inbox: QueueConfig,
     /// The way to the intermediates.
     pub cluster: ClusterConfig,
