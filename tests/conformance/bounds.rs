@@ -40,7 +40,7 @@ async fn a_live_message_behind_a_long_queue_is_not_lost() {
     }
 }
 
-/// A publisher that sends much at once does not make a subscriber that reads overrun its queue.
+/// [MQTT-4.5.0-1] A publisher that sends much at once does not make a subscriber that reads overrun its queue.
 #[tokio::test]
 async fn a_burst_is_delivered_whole_to_a_client_that_reads() {
     let broker = Broker::start(|config| config.mailbox.messages = 100).await;

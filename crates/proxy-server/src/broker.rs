@@ -355,7 +355,8 @@ impl Broker {
             self.end_session(EndedSession { handle, will: ended.will.map(|will| will.message) });
             return;
         }
-        handle.mailbox.park(self.limits.inbox, unread.deliveries);
+        let dropped = handle.mailbox.park(self.limits.inbox, unread.deliveries);
+        self.metrics.count_dropped(DropReason::ClientAway, dropped);
         let (now_due, later) = match ended.will {
             Some(will) if will.delay_secs == 0 => (Some(will.message), None),
             Some(will) => (None, Some(will)),

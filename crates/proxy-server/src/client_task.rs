@@ -35,6 +35,9 @@ const OUTPUT_MUCH: usize = 1024 * 1024;
 /// SUBSCRIBE packets that may wait for the intermediates; then nothing is read.
 const SUBSCRIBING: usize = 16;
 
+/// Subscriptions that may wait for their retained messages; then nothing is read.
+const SCANS: usize = 1024;
+
 /// Retained messages read at once.
 const RETAINED_PAGE: usize = 64;
 
@@ -267,6 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             && self.connection.closed().is_none()
             && self.connection.accepts_input()
             && self.subscribing.len() < SUBSCRIBING
+            && self.scans.len() < SCANS
             && self.output.len() < OUTPUT_MUCH
     }
 
@@ -340,9 +344,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     fn finish_subscribe(&mut self, ticket: Ticket, subscribed: Subscribed) {
         self.connection.complete_subscribe(ticket, subscribed.reasons);
         for request in subscribed.retained {
-            // The same filter again, before its turn: one reading answers both, so that no client can make this
-            // list longer than its subscriptions.
-            self.scans.retain(|scan| scan.has_begun() || !scan.is_for(&request.filter));
+            if self.scans.len() >= SCANS {
+                // One reading for the same filter asked for again and again: no client can make this list longer than
+                // its subscriptions.
+                self.scans.retain(|scan| scan.has_begun() || !scan.is_for(&request.filter));
+            }
             self.scans.push_back(RetainedScan::new(request));
         }
     }

@@ -193,14 +193,16 @@ impl Mailbox {
     }
 
     /// The reader goes away and the session stays: QoS 1 and 2 messages are kept under `limits`.
-    /// `unread` was drained and not sent; it goes back to the front.
-    pub(crate) fn park(&self, limits: QueueLimits, unread: VecDeque<Delivery>) {
+    /// `unread` was drained and not sent; it goes back to the front. Returns how many QoS 0 messages are dropped.
+    pub(crate) fn park(&self, limits: QueueLimits, unread: VecDeque<Delivery>) -> usize {
         let mut inner = self.inner.lock();
         for delivery in unread.into_iter().rev() {
             inner.bytes += weight(&delivery);
             inner.queue.push_front(delivery);
         }
+        let before = inner.queue.len();
         inner.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
+        let dropped = before - inner.queue.len();
         for delivery in &mut inner.queue {
             // Read buffers must not wait for a client that may stay away for long.
             delivery.message = Arc::new(delivery.message.detached());
@@ -211,6 +213,7 @@ impl Mailbox {
         inner.blocked = true;
         inner.order = None;
         inner.waker = None;
+        dropped
     }
 
     /// A reader comes back. The limits stay those of a session without one: what collected meanwhile

@@ -84,6 +84,8 @@ impl RetainedStore {
         let full = tree.bytes - old + new > self.limits.bytes
             || (old == 0 && tree.topics.len() >= self.limits.messages);
         if full {
+            // The value before is no longer the last one.
+            tree.remove(&message.topic);
             return Err(RetainedFull);
         }
         tree.bytes = tree.bytes - old + new;

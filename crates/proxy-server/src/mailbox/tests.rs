@@ -98,7 +98,7 @@ fn a_parked_mailbox_keeps_qos_1_with_the_unread_ones_in_front() {
         mailbox.push(delivery(payload, qos));
     }
     let unread: VecDeque<Delivery> = [delivery("0", QoS::AtLeastOnce)].into();
-    mailbox.park(limits(10, WhenFull::DropNewest), unread);
+    assert_eq!(mailbox.park(limits(10, WhenFull::DropNewest), unread), 1);
     assert_eq!(mailbox.push(delivery("4", QoS::AtMostOnce)), Pushed::DroppedAway);
     assert_eq!(mailbox.push(delivery("5", QoS::ExactlyOnce)), Pushed::Queued);
     mailbox.attach();
@@ -162,7 +162,7 @@ fn a_message_that_waits_alone_leaves_the_buffer_it_was_read_in() {
 #[test]
 fn a_client_that_comes_back_to_a_long_queue_keeps_what_arrives_next() {
     let mailbox = Mailbox::new(limits(2, WhenFull::Disconnect));
-    mailbox.park(limits(100, WhenFull::DropNewest), VecDeque::new());
+    assert_eq!(mailbox.park(limits(100, WhenFull::DropNewest), VecDeque::new()), 0);
     for _ in 0..50 {
         assert_eq!(mailbox.push(delivery("1", QoS::AtLeastOnce)), Pushed::Queued);
     }
