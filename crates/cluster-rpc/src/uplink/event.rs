@@ -91,7 +91,8 @@ impl<T: Send + 'static> UplinkEvents<T> {
             if !std::mem::take(&mut self.deliveries_next)
                 && let Some(event) = self.take_event()
             {
-                self.deliveries_next = true;
+                // Completions are taken all at once, so nothing is left; after a fence they may be.
+                self.deliveries_next = matches!(event, UplinkEvent::Completed(_));
                 return Some(event);
             }
             tokio::select! {
