@@ -5,8 +5,8 @@
 //! declared dead. Time is an argument.
 //!
 //! A stream is attached, its frames are handled, and whatever is to be sent is polled. `take_wakes`
-//! names the streams that have something new. What routes say is in [`sync`], how messages
-//! pass in [`forward`], what passing time does in [`time`].
+//! names the streams that have something new. What routes say is in `sync`, how messages
+//! pass in `forward`, what passing time does in `time`.
 //!
 //! ```text
 //!            Hello                    last chunk                 stream ends

@@ -2,14 +2,14 @@
 //!
 //! # Layout, in the order a PUBLISH meets it
 //!
-//! - [`listener`], [`handshake`]: a connection becomes a session
-//! - [`client_task`] with [`wire`]: bytes in, bytes out, one task per connection
-//! - [`broker`]: what happens to a publish, a subscription, a session's end
-//! - [`subscriptions`], [`fanout`], [`group`]: who gets it
-//! - [`mailbox`]: the queue of one session
-//! - [`cluster`]: what comes from the intermediates
-//! - [`retained`], [`sessions`], [`will`]: what outlives a connection
-//! - [`node`], [`config`], [`cli`], [`metrics`]: the process
+//! - `listener`, `handshake`: a connection becomes a session
+//! - `client_task` with `wire`: bytes in, bytes out, one task per connection
+//! - `broker`: what happens to a publish, a subscription, a session's end
+//! - `subscriptions`, `fanout`, `group`: who gets it
+//! - `mailbox`: the queue of one session
+//! - `cluster`: what comes from the intermediates
+//! - `retained`, `sessions`, `will`: what outlives a connection
+//! - `node`, `config`, `cli`, `metrics`: the process
 
 mod broker;
 pub mod cli;
