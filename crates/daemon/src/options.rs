@@ -45,6 +45,20 @@ pub struct Opt {
     pub kind: OptKind,
 }
 
+impl Opt {
+    /// A row, in the order of its columns.
+    #[must_use]
+    pub const fn new(
+        key: &'static str,
+        default: &'static str,
+        unit: &'static str,
+        help: &'static str,
+        kind: OptKind,
+    ) -> Self {
+        Self { key, default, unit, help, kind }
+    }
+}
+
 /// What values an option takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptKind {

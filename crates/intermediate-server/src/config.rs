@@ -14,16 +14,6 @@ use crate::pending::Amount;
 const LONGEST_SECS: u64 = 600;
 const MIB: u64 = 1 << 20;
 
-const fn opt(
-    key: &'static str,
-    default: &'static str,
-    unit: &'static str,
-    help: &'static str,
-    kind: OptKind,
-) -> Opt {
-    Opt { key, default, unit, help, kind }
-}
-
 /// Every option, in the order of the reference.
 pub static PROGRAM: Program = Program {
     name: "intermediate-server",
@@ -39,30 +29,36 @@ pub static PROGRAM: Program = Program {
 };
 
 const OPTIONS: &[Opt] = &[
-    opt(
+    Opt::new(
         "node_id",
         "\"\"",
         "",
         "Name of this intermediate, unique in the cluster; empty: the host name and the port of `listen`",
         OptKind::Text,
     ),
-    opt("listen", "\"0.0.0.0:7420\"", "", "Address on which proxies connect", OptKind::Text),
-    opt(
+    Opt::new("listen", "\"0.0.0.0:7420\"", "", "Address on which proxies connect", OptKind::Text),
+    Opt::new(
         "admin_listen",
         "\"127.0.0.1:9420\"",
         "",
         "Address of the HTTP interface with /metrics, /livez and /readyz; empty: none",
         OptKind::Text,
     ),
-    opt("cluster.token", "", "", "Secret shared by all processes of the cluster", OptKind::Secret),
-    opt(
+    Opt::new(
+        "cluster.token",
+        "",
+        "",
+        "Secret shared by all processes of the cluster",
+        OptKind::Secret,
+    ),
+    Opt::new(
         "cluster.lease",
         "\"6s\"",
         "",
         "Time without a sign of life after which a proxy is taken for dead, 1s to 10m; the same on all processes",
         OptKind::Duration,
     ),
-    opt(
+    Opt::new(
         "start_grace",
         "\"4s\"",
         "",
@@ -70,64 +66,64 @@ const OPTIONS: &[Opt] = &[
          at most 1s after the first of those who were members before",
         OptKind::Duration,
     ),
-    opt(
+    Opt::new(
         "drain",
         "\"5s\"",
         "",
         "Time to finish what is on its way when it is stopped, up to 10m",
         OptKind::Duration,
     ),
-    opt(
+    Opt::new(
         "maximum_packet_size",
         "\"1MiB\"",
         "",
         "Largest MQTT packet of the cluster, 1KiB to 256MiB; at least mqtt.maximum_packet_size of the proxies",
         OptKind::Size,
     ),
-    opt("maximum_routes", "10000000", "routes", "Most routes of one proxy", OptKind::Integer),
-    opt(
+    Opt::new("maximum_routes", "10000000", "routes", "Most routes of one proxy", OptKind::Integer),
+    Opt::new(
         "credit.messages",
         "8192",
         "messages",
         "Most messages a proxy may send ahead, at least 1",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "credit.bytes",
         "\"16MiB\"",
         "",
         "Most bytes a proxy may send ahead, at least 64KiB",
         OptKind::Size,
     ),
-    opt(
+    Opt::new(
         "outbox.bytes",
         "\"64MiB\"",
         "",
         "When this much waits for one proxy, no proxy may send more until a quarter is gone; at least 1MiB",
         OptKind::Size,
     ),
-    opt(
+    Opt::new(
         "outbox.qos0_bytes",
         "\"32MiB\"",
         "",
         "When this much waits for a proxy, QoS 0 messages for it are dropped and counted; at most outbox.bytes",
         OptKind::Size,
     ),
-    opt(
+    Opt::new(
         "outbox.window_messages",
         "8192",
         "messages",
         "Most messages on the way to a proxy that it has not yet taken, at least 1",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "outbox.window_bytes",
         "\"4MiB\"",
         "",
         "Most bytes of those messages, at least 64KiB; one larger message goes alone",
         OptKind::Size,
     ),
-    opt("workers", "0", "threads", "Worker threads; 0: one per processor", OptKind::Integer),
+    Opt::new("workers", "0", "threads", "Worker threads; 0: one per processor", OptKind::Integer),
     daemon::LOG_LEVEL,
     daemon::LOG_FORMAT,
     daemon::EXIT_WITH_PARENT,

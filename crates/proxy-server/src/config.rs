@@ -14,16 +14,6 @@ use crate::broker::BrokerLimits;
 use crate::mailbox::{QueueLimits, WhenFull};
 use crate::retained::RetainedLimits;
 
-const fn opt(
-    key: &'static str,
-    default: &'static str,
-    unit: &'static str,
-    help: &'static str,
-    kind: OptKind,
-) -> Opt {
-    Opt { key, default, unit, help, kind }
-}
-
 /// Every option, in the order of the reference.
 pub static PROGRAM: Program = Program {
     name: "proxy-server",
@@ -41,242 +31,266 @@ pub static PROGRAM: Program = Program {
 const MAXIMUM_RATE: u32 = 1_000_000;
 
 const OPTIONS: &[Opt] = &[
-    opt(
+    Opt::new(
         "node_id",
         "\"\"",
         "",
         "Name of this proxy, unique in the cluster; empty: the host name",
         OptKind::Text,
     ),
-    opt(
+    Opt::new(
         "mqtt.listen",
         "[\"127.0.0.1:1883\"]",
         "",
         "Addresses to serve MQTT on over TCP",
         OptKind::List,
     ),
-    opt(
+    Opt::new(
         "mqtt.connect_timeout",
         "\"10s\"",
         "",
         "Time a new connection has to send its CONNECT",
         OptKind::Duration,
     ),
-    opt(
+    Opt::new(
         "mqtt.receive_maximum",
         "1024",
         "messages",
         "QoS 1 and 2 messages a client may send before they are acknowledged, 1 to 65535",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "mqtt.inflight_maximum",
         "1024",
         "messages",
         "QoS 1 and 2 messages sent to a client before it acknowledges them, 1 to 65535; an MQTT 5 client may ask for less",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "mqtt.maximum_packet_size",
         "\"1MiB\"",
         "",
         "Largest packet taken from a client, 1KiB to 256MiB",
         OptKind::Size,
     ),
-    opt(
+    Opt::new(
         "mqtt.topic_alias_maximum",
         "16",
         "aliases",
         "Topic aliases a client may use, 0 to 65535",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "mqtt.outbound_topic_alias_maximum",
         "16",
         "aliases",
         "Topic aliases used towards a client that allows as many, 0 to 65535",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "mqtt.maximum_qos",
         "2",
         "",
         "Highest QoS clients may publish and subscribe with, 0 to 2",
         OptKind::Integer,
     ),
-    opt("mqtt.retain_available", "true", "", "Whether messages are retained", OptKind::Boolean),
-    opt(
+    Opt::new(
+        "mqtt.retain_available",
+        "true",
+        "",
+        "Whether messages are retained",
+        OptKind::Boolean,
+    ),
+    Opt::new(
         "mqtt.wildcard_subscriptions",
         "true",
         "",
         "Whether filters may hold wildcards",
         OptKind::Boolean,
     ),
-    opt(
+    Opt::new(
         "mqtt.subscription_ids",
         "true",
         "",
         "Whether subscription identifiers are supported",
         OptKind::Boolean,
     ),
-    opt(
+    Opt::new(
         "mqtt.shared_subscriptions",
         "true",
         "",
         "Whether $share filters are supported",
         OptKind::Boolean,
     ),
-    opt(
+    Opt::new(
         "mqtt.server_keep_alive",
         "0",
         "seconds",
         "Keep Alive that replaces the one of MQTT 5 clients, 0 to 65535; 0: theirs",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "mqtt.maximum_keep_alive",
         "0",
         "seconds",
         "Longest Keep Alive an MQTT 5 client may have, 0 to 65535; 0: any",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "mqtt.maximum_session_expiry",
         "\"2h\"",
         "",
         "Longest time a session outlives its connection",
         OptKind::Duration,
     ),
-    opt(
+    Opt::new(
         "mqtt.response_information",
         "\"\"",
         "",
         "Response Information for clients that request it; empty: none",
         OptKind::Text,
     ),
-    opt(
+    Opt::new(
         "mqtt.check_payload_format",
         "false",
         "",
         "Whether payloads that say they are UTF-8 are checked",
         OptKind::Boolean,
     ),
-    opt("limits.connections", "100000", "connections", "Most open connections", OptKind::Integer),
-    opt(
+    Opt::new(
+        "limits.connections",
+        "100000",
+        "connections",
+        "Most open connections",
+        OptKind::Integer,
+    ),
+    Opt::new(
         "limits.connect_rate",
         "0",
         "per second",
         "Most new connections in a second over all addresses, 1 to 1000000; 0: any",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "limits.sessions",
         "100000",
         "sessions",
         "Most sessions, with and without a connection; then new ones are refused with 0x97",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "limits.subscriptions_per_client",
         "1000",
         "subscriptions",
         "Most subscriptions of one session",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "limits.topic_levels",
         "128",
         "levels",
         "Most levels of a topic or filter, 1 to 65535",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "limits.retained_messages",
         "1000000",
         "messages",
         "Most retained messages",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "limits.retained_bytes",
         "\"256MiB\"",
         "",
         "Most memory for retained messages",
         OptKind::Size,
     ),
-    opt(
+    Opt::new(
         "mailbox.messages",
         "1000",
         "messages",
         "Most messages waiting for a connected client",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "mailbox.bytes",
         "\"4MiB\"",
         "",
         "Most bytes waiting for a connected client",
         OptKind::Size,
     ),
-    opt(
+    Opt::new(
         "mailbox.when_full",
         "\"disconnect\"",
         "",
         "What a QoS 1 or 2 message does that finds it full: disconnect (the client, with 0x97), drop-newest or drop-oldest. QoS 0 is dropped. Every drop is counted",
         OptKind::Text,
     ),
-    opt(
+    Opt::new(
         "inbox.messages",
         "100000",
         "messages",
         "Most messages waiting for a persistent session",
         OptKind::Integer,
     ),
-    opt(
+    Opt::new(
         "inbox.bytes",
         "\"256MiB\"",
         "",
         "Most bytes waiting for a persistent session",
         OptKind::Size,
     ),
-    opt(
+    Opt::new(
         "inbox.when_full",
         "\"drop-newest\"",
         "",
         "What a QoS 1 or 2 message does that finds it full: drop-newest or drop-oldest. Every drop is counted",
         OptKind::Text,
     ),
-    opt(
+    Opt::new(
         "cluster.intermediates",
         "[]",
         "",
         "Intermediates as host:port; a name may stand for several addresses. None: this proxy stands alone",
         OptKind::List,
     ),
-    opt("cluster.token", "", "", "Secret shared by all processes of the cluster", OptKind::Secret),
-    opt(
+    Opt::new(
+        "cluster.token",
+        "",
+        "",
+        "Secret shared by all processes of the cluster",
+        OptKind::Secret,
+    ),
+    Opt::new(
         "cluster.window_messages",
         "16384",
         "messages",
         "Most QoS 1 and 2 messages on their way to the intermediates; then their publishers are not read",
         OptKind::Integer,
     ),
-    opt("cluster.window_bytes", "\"32MiB\"", "", "Most bytes of those messages", OptKind::Size),
-    opt(
+    Opt::new(
+        "cluster.window_bytes",
+        "\"32MiB\"",
+        "",
+        "Most bytes of those messages",
+        OptKind::Size,
+    ),
+    Opt::new(
         "cluster.lease",
         "\"6s\"",
         "",
         "Time without a sign of life after which the intermediates take this proxy for dead; the same on all processes",
         OptKind::Duration,
     ),
-    opt(
+    Opt::new(
         "admin_listen",
         "",
         "",
         "Address of the HTTP interface with /metrics, /livez and /readyz; unset: none",
         OptKind::Text,
     ),
-    opt("workers", "0", "threads", "Worker threads; 0: one per processor", OptKind::Integer),
+    Opt::new("workers", "0", "threads", "Worker threads; 0: one per processor", OptKind::Integer),
     daemon::LOG_LEVEL,
     daemon::LOG_FORMAT,
     daemon::EXIT_WITH_PARENT,
