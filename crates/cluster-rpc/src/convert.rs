@@ -32,6 +32,11 @@ pub(crate) trait Wire: Sized + Send + 'static {
     }
 
     fn decode(frame: Bytes) -> Result<Self, FrameError> {
+        Self::decode_generated(frame)
+    }
+
+    /// By the generated code, whatever the layout.
+    fn decode_generated(frame: Bytes) -> Result<Self, FrameError> {
         let message = Self::Proto::decode(frame).map_err(|_| FrameError::Invalid("protobuf"))?;
         Self::from_proto(message)
     }

@@ -22,7 +22,7 @@ use crate::broker::{Broker, Published, Publisher, Stalled, Subscribed};
 use crate::mailbox::Drained;
 use crate::metrics::DropReason;
 use crate::retained_scan::RetainedScan;
-use crate::sessions::{EndedSession, SessionHandle};
+use crate::session_guard::SessionGuard;
 use crate::will;
 use crate::wire::{Input, Output};
 
@@ -72,23 +72,6 @@ pub(crate) struct ClientTask<S> {
     guard: SessionGuard,
 }
 
-/// Gives the client identifier back if the task ends without [`ClientTask::finish`]: by a panic.
-struct SessionGuard {
-    broker: Arc<Broker>,
-    handle: Option<Arc<SessionHandle>>,
-}
-
-impl Drop for SessionGuard {
-    fn drop(&mut self) {
-        let Some(handle) = self.handle.take() else {
-            return;
-        };
-        self.broker.metrics.panics.inc();
-        self.broker.sessions.remove(&handle);
-        self.broker.end_session(EndedSession { handle, will: None });
-    }
-}
-
 type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A publish that waits for room in the uplink.
@@ -110,15 +93,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         stream: S,
         (decoder, input): (Decoder, Input),
         connection: Connection,
-        broker: Arc<Broker>,
+        guard: SessionGuard,
         publisher: Publisher,
     ) -> Self {
+        let broker = Arc::clone(guard.broker());
         if connection.session_expiry_secs() > 0 {
             publisher.handle.mailbox.limit(broker.inbox_limits());
         }
         let timer = Box::pin(tokio::time::sleep_until(deadline(&connection).into()));
-        let handle = Some(Arc::clone(&publisher.handle));
-        let guard = SessionGuard { broker: Arc::clone(&broker), handle };
         Self {
             stream,
             decoder,
@@ -162,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
 
     /// Ends the connection and hands its session back. What is left is to be said to the client.
     fn finish(mut self) -> (S, Output) {
-        self.guard.handle = None;
+        self.guard.disarm();
         self.publisher.tally.flush(&self.broker.metrics);
         // Local recipients have it already, so the cluster should get it too. If it cannot, the client is told
         // nothing, and may send it again.

@@ -21,7 +21,8 @@ use crate::broker::{Broker, Publisher};
 use crate::client_task::ClientTask;
 use crate::fanout::FanoutCache;
 use crate::metrics::Tally;
-use crate::sessions::{EndedSession, OpenError, OpenedSession, SessionHandle, Start};
+use crate::session_guard::SessionGuard;
+use crate::sessions::{OpenError, OpenedSession, Start};
 use crate::wire::Input;
 
 /// Topics whose recipients a connection remembers beside the newest.
@@ -132,7 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
 
     fn into_task(self, opened: OpenedSession, broker: Arc<Broker>) -> ClientTask<S> {
         let Self { stream, decoder, input, connect, client_id, id_origin } = self;
-        let guard = OpenGuard::new(&broker, &opened.handle);
+        let guard = SessionGuard::new(&broker, &opened.handle);
         if let Some(ended) = opened.ended {
             broker.end_session(ended);
         }
@@ -144,8 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
         let cache = FanoutCache::new(Some(opened.handle.key), REMEMBERED_TOPICS);
         let publisher =
             Publisher { handle: opened.handle, cache, tally: Tally::default(), crowded: false };
-        guard.disarm();
-        ClientTask::new(stream, (decoder, input), connection, broker, publisher)
+        ClientTask::new(stream, (decoder, input), connection, guard, publisher)
     }
 }
 
@@ -157,32 +157,6 @@ fn refusal_of(error: OpenError, broker: &Broker) -> Refusal {
             ReasonCode::QuotaExceeded
         }
     })
-}
-
-/// Gives the client identifier of an opened session back when what follows panics, until the session's
-/// task looks after it.
-struct OpenGuard {
-    opened: Option<(Arc<Broker>, Arc<SessionHandle>)>,
-}
-
-impl OpenGuard {
-    fn new(broker: &Arc<Broker>, handle: &Arc<SessionHandle>) -> Self {
-        Self { opened: Some((Arc::clone(broker), Arc::clone(handle))) }
-    }
-
-    fn disarm(mut self) {
-        self.opened = None;
-    }
-}
-
-impl Drop for OpenGuard {
-    fn drop(&mut self) {
-        if let Some((broker, handle)) = self.opened.take() {
-            broker.metrics.panics.inc();
-            broker.sessions.remove(&handle);
-            broker.end_session(EndedSession { handle, will: None });
-        }
-    }
 }
 
 async fn read_connect<S: AsyncRead + Unpin>(
@@ -271,7 +245,7 @@ mod tests {
     async fn a_panic_before_the_task_of_a_session_gives_its_identifier_back() {
         let (broker, id) = (broker(), assigned_id());
         let opened = broker.sessions.open(&id, Start::Clean).await.expect("there is room");
-        let guard = OpenGuard::new(&broker, &opened.handle);
+        let guard = SessionGuard::new(&broker, &opened.handle);
         let panicking = std::thread::spawn(move || {
             let _guard = guard;
             panic!("as a fault would");
@@ -286,7 +260,7 @@ mod tests {
     async fn a_session_whose_task_has_begun_keeps_its_identifier() {
         let (broker, id) = (broker(), assigned_id());
         let opened = broker.sessions.open(&id, Start::Clean).await.expect("there is room");
-        OpenGuard::new(&broker, &opened.handle).disarm();
+        SessionGuard::new(&broker, &opened.handle).disarm();
         assert_eq!(broker.sessions.len(), 1);
         assert_eq!(broker.metrics.panics.get(), 0);
     }

@@ -26,6 +26,7 @@ mod metrics;
 pub mod node;
 mod retained;
 mod retained_scan;
+mod session_guard;
 mod sessions;
 mod subscriptions;
 mod will;

@@ -55,7 +55,7 @@ impl Wire for PublishUp {
     fn decode(frame: Bytes) -> Result<Self, FrameError> {
         match wire::read_publish_batch(&frame, routed)? {
             Some(messages) => Ok(Self::Batch(messages)),
-            None => decode_generated(frame),
+            None => Self::decode_generated(frame),
         }
     }
 }
@@ -171,12 +171,6 @@ impl Wire for DeliverDown {
     }
 }
 
-/// A frame that is laid out in a way `wire` leaves to the generated code.
-fn decode_generated<F: Wire>(frame: Bytes) -> Result<F, FrameError> {
-    let message = F::Proto::decode(frame).map_err(|_| FrameError::Invalid("protobuf"))?;
-    F::from_proto(message)
-}
-
 /// A deliver frame as the receiving proxy wants it.
 pub(crate) fn incoming_frame(frame: Bytes) -> Result<IncomingFrame, FrameError> {
     let incoming = |origin, message| {
@@ -193,7 +187,7 @@ pub(crate) fn incoming_frame(frame: Bytes) -> Result<IncomingFrame, FrameError> 
         let up_to = last_number(first_seq, messages.len())?;
         return Ok(IncomingFrame::Batch { up_to, messages });
     }
-    Ok(match decode_generated(frame)? {
+    Ok(match DeliverDown::decode(frame)? {
         DeliverDown::LinkOpen(link) => IncomingFrame::LinkOpen(link),
         DeliverDown::Batch { first_seq, deliveries } => IncomingFrame::Batch {
             up_to: last_number(first_seq, deliveries.len())?,
