@@ -2,9 +2,17 @@
 //!
 //! Everything above this crate speaks in these; protobuf and tonic stay inside it.
 
+mod session;
+
 use std::sync::Arc;
 
 use mqtt_codec::{Message, QoS, TopicFilter};
+
+pub use self::session::{
+    AttachCall, GroupPlace, Held, QueuePlace, SessionAnswer, SessionCall, SessionDelivery,
+    SessionDown, SessionEpoch, SessionFarewell, SessionNumber, SessionRefusal, SessionRevocation,
+    SessionUp,
+};
 
 /// Version of the protocol spoken here.
 pub const PROTOCOL: u32 = 1;

@@ -1,0 +1,34 @@
+//! What the cluster remembers: persistent sessions, their queues, retained messages, wills and
+//! shared groups.
+//!
+//! Owns the rows and every decision about them. The core of it, `Partition`, is a deterministic
+//! state machine: `apply(command, at) -> rows to write, effects`; no clock, no randomness, no I/O.
+//! `Owner` holds all partitions of one process over one [`Store`]: it collects commands, commits what they
+//! changed as one batch, and only then lets their effects out. Invariant: no effect is visible
+//! before everything that caused it is committed. Does not: open sockets, start tasks, read a clock.
+//!
+//! # Layout
+//!
+//! - `id`, `command`, `effect`: what goes in and what comes out
+//! - `store`: the rows behind a trait: `FjallStore`, `MemoryStore`
+//! - `partition`: the state machine, put together from `session`, `inbox`, `retained`, `group`, `will`
+//! - `owner`: group commit, paging of queues, what is ready for which proxy
+//! - `archive`: verify a store, dump it to lines, load it from lines
+
+#![warn(missing_docs)]
+
+mod command;
+mod effect;
+mod id;
+mod store;
+
+pub use command::{
+    Acknowledge, AcknowledgeGroup, Attach, Begin, Command, Detach, Farewell, Origin, Publish,
+    Reattach, Release, Subscribe, Unsubscribe,
+};
+pub use effect::{Attached, Delivery, Effect, GroupDelivery, Refusal, Revocation};
+pub use id::{
+    ClientHash, Epoch, GroupId, Holder, Lsn, OnceKey, OutboxId, PartitionId, ProxyId, PublishToken,
+    QueueSeq, RequestId, SessionId, UnixMillis,
+};
+pub use store::{Batch, Room, Store, StoreError, Table, Write};
