@@ -7,8 +7,14 @@ use cluster_rpc::frame::NodeId;
 use daemon::{ByteSize, LogConfig, Opt, OptKind, Period, Program, Refused, Secret, Validate};
 use serde::Deserialize;
 
+pub use self::store::{
+    DataConfig, Durability, GroupConfig, InboxConfig, LimitsConfig, Strategy, WhenEmpty, WhenFull,
+    WillConfig,
+};
 use crate::outbox::OutboxLimits;
 use crate::pending::Amount;
+
+mod store;
 
 /// Longest time that makes sense for a lease or a wait, in seconds.
 const LONGEST_SECS: u64 = 600;
@@ -17,12 +23,16 @@ const MIB: u64 = 1 << 20;
 /// Every option, in the order of the reference.
 pub static PROGRAM: Program = Program {
     name: "intermediate-server",
-    about: "The relay between the proxies of a Causeway cluster: proxies connect to it, it connects to nobody",
+    about: "The relay between the proxies of a Causeway cluster, and the store of what the cluster remembers",
     env_prefix: "CAUSEWAY",
     options: OPTIONS,
     after_help: "Examples:\n  intermediate-server\n      Serves proxies on port 7420 of all addresses\n  \
         intermediate-server --listen 10.0.0.7:7420 --cluster-token-file /etc/causeway/token\n      \
         Only for proxies that know the secret\n  \
+        intermediate-server --data-directory /var/lib/causeway --data-durability fsync\n      \
+        Keeps the store there, and loses nothing when the power fails\n  \
+        intermediate-server --data-directory \"\"\n      \
+        Relays only: the store is at another intermediate, whose cluster.peers names this one\n  \
         intermediate-server --config intermediate.toml --check-config\n      \
         Says whether a configuration is right\n\n\
         Signals: SIGTERM and SIGINT stop it cleanly.",
@@ -57,6 +67,13 @@ const OPTIONS: &[Opt] = &[
         "",
         "Time without a sign of life after which a proxy is taken for dead, 1s to 10m; the same on all processes",
         OptKind::Duration,
+    ),
+    Opt::new(
+        "cluster.peers",
+        "[]",
+        "",
+        "Other intermediates as host:port, which relay only: the store of this one connects to them",
+        OptKind::List,
     ),
     Opt::new(
         "start_grace",
@@ -123,6 +140,106 @@ const OPTIONS: &[Opt] = &[
         "Most bytes of those messages, at least 64KiB; one larger message goes alone",
         OptKind::Size,
     ),
+    Opt::new(
+        "data.directory",
+        "\"causeway-data\"",
+        "",
+        "Folder of the store: sessions, queues, retained messages, wills, groups; empty: no store here, this one relays only. \
+         A cluster has exactly one",
+        OptKind::Text,
+    ),
+    Opt::new(
+        "data.partitions",
+        "16",
+        "partitions",
+        "Parts of the store, 1 to 1024; fixed when it is made",
+        OptKind::Integer,
+    ),
+    Opt::new(
+        "data.durability",
+        "\"os\"",
+        "",
+        "What is committed survives: os (the end of any process; at a power failure up to 1s is lost) or fsync (a power failure too)",
+        OptKind::Text,
+    ),
+    Opt::new(
+        "data.reserve",
+        "\"64MiB\"",
+        "",
+        "With less free space on the disk what adds to the store is refused: QoS 1 and 2 with 0x97",
+        OptKind::Size,
+    ),
+    Opt::new(
+        "inbox.messages",
+        "100000",
+        "messages",
+        "Most messages waiting for a persistent session or a shared group",
+        OptKind::Integer,
+    ),
+    Opt::new(
+        "inbox.bytes",
+        "\"256MiB\"",
+        "",
+        "Most bytes waiting for a persistent session or a shared group",
+        OptKind::Size,
+    ),
+    Opt::new(
+        "inbox.when_full",
+        "\"drop-newest\"",
+        "",
+        "What a QoS 1 or 2 message does that finds it full: reject-new (its publisher gets 0x97, nobody's queue gets it), \
+         drop-newest or drop-oldest. Every drop is counted",
+        OptKind::Text,
+    ),
+    Opt::new(
+        "limits.sessions",
+        "1000000",
+        "sessions",
+        "Most persistent sessions; then new ones are refused with 0x97",
+        OptKind::Integer,
+    ),
+    Opt::new(
+        "limits.subscriptions_per_session",
+        "1000",
+        "subscriptions",
+        "Most subscriptions of one persistent session",
+        OptKind::Integer,
+    ),
+    Opt::new(
+        "limits.retained_messages",
+        "1000000",
+        "messages",
+        "Most retained messages",
+        OptKind::Integer,
+    ),
+    Opt::new(
+        "limits.retained_bytes",
+        "\"256MiB\"",
+        "",
+        "Most memory for retained messages",
+        OptKind::Size,
+    ),
+    Opt::new(
+        "group.strategy",
+        "\"round-robin\"",
+        "",
+        "Which member of a shared group gets a message: round-robin, least-in-flight, sticky-client, hash-topic or local-first",
+        OptKind::Text,
+    ),
+    Opt::new(
+        "group.when_empty",
+        "\"drop\"",
+        "",
+        "What happens to a group's queue when its last member unsubscribes: drop or keep",
+        OptKind::Text,
+    ),
+    Opt::new(
+        "will.rate",
+        "5000",
+        "per second",
+        "Most wills published in a second, at least 1; the others wait their turn",
+        OptKind::Integer,
+    ),
     Opt::new("workers", "0", "threads", "Worker threads; 0: one per processor", OptKind::Integer),
     daemon::LOG_LEVEL,
     daemon::LOG_FORMAT,
@@ -154,6 +271,16 @@ pub struct Config {
     pub credit: CreditConfig,
     /// What waits for a proxy.
     pub outbox: OutboxConfig,
+    /// Where the store is.
+    pub data: DataConfig,
+    /// What waits for a session.
+    pub inbox: InboxConfig,
+    /// How much the store takes.
+    pub limits: LimitsConfig,
+    /// Shared groups.
+    pub group: GroupConfig,
+    /// Wills.
+    pub will: WillConfig,
     /// Worker threads; 0: one per processor.
     pub workers: usize,
     /// Logs.
@@ -171,6 +298,8 @@ pub struct ClusterConfig {
     pub token: Option<Secret>,
     /// Silence after which a proxy is dead.
     pub lease: Period,
+    /// Intermediates without a store, as `host:port`.
+    pub peers: Vec<String>,
 }
 
 /// Section `credit`.
@@ -219,6 +348,15 @@ impl Config {
         })
     }
 
+    /// The name in the cluster of this intermediate's store.
+    pub(crate) fn store_node(&self, port: u16) -> Result<NodeId, Refused> {
+        let node = self.node(port)?;
+        NodeId::new(&format!("{node}/store")).ok_or_else(|| {
+            let expected = "at most 249 bytes";
+            Refused::new("node_id", format!("{:?}", node.as_str()), expected)
+        })
+    }
+
     pub(crate) fn token(&self) -> Result<Option<Token>, Refused> {
         let Some(secret) = &self.cluster.token else {
             return Ok(None);
@@ -247,9 +385,10 @@ impl Config {
 
 impl Validate for Config {
     fn validate(&self) -> Result<(), Refused> {
-        self.node(self.listen.port())?;
+        self.store_node(self.listen.port())?;
         self.token()?;
         self.log.validate()?;
+        self.validate_store()?;
         let periods = [
             ("cluster.lease", self.cluster.lease, 1, "1s to 10m"),
             ("start_grace", self.start_grace, 0, "at most 10m"),
@@ -343,7 +482,7 @@ mod tests {
     #[test]
     fn a_refusal_names_the_key_the_value_and_what_would_be_right() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 14] = [
             (|c| c.node_id = "a\nb".into(), "node_id"),
             (|c| c.cluster.token = Some(Secret::new("a b")), "cluster.token"),
             (
@@ -355,6 +494,12 @@ mod tests {
             (|c| c.outbox.qos0_bytes = ByteSize::new(65 * MIB), "outbox.qos0_bytes"),
             (|c| c.credit.messages = 0, "credit.messages = 0: must be at least 1"),
             (|c| c.log.level = "=".into(), "log.level"),
+            (|c| c.node_id = "n".repeat(250), "node_id"),
+            (|c| c.cluster.peers = vec!["relay.example".into()], "cluster.peers"),
+            (|c| c.data.partitions = 0, "data.partitions = 0: must be 1 to 1024"),
+            (|c| c.inbox.messages = 0, "inbox.messages = 0: must be at least 1"),
+            (|c| c.limits.sessions = 0, "limits.sessions"),
+            (|c| c.will.rate = 0, "will.rate = 0: must be at least 1"),
         ];
         for (change, start) in cases {
             let mut config = Config::default();
