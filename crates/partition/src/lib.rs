@@ -17,18 +17,28 @@
 
 #![warn(missing_docs)]
 
+mod changes;
 mod command;
+mod config;
 mod effect;
 mod id;
+mod owner;
+mod row;
+mod stats;
 mod store;
 
 pub use command::{
     Acknowledge, AcknowledgeGroup, Attach, Begin, Command, Detach, Farewell, Origin, Publish,
     Reattach, Release, Subscribe, Unsubscribe,
 };
+pub use config::{
+    GroupConfig, GroupStrategy, Limits, OwnerConfig, QueueLimits, WhenEmpty, WhenFull,
+};
 pub use effect::{Attached, Delivery, Effect, GroupDelivery, Refusal, Revocation};
 pub use id::{
     ClientHash, Epoch, GroupId, Holder, Lsn, OnceKey, OutboxId, PartitionId, ProxyId, PublishToken,
     QueueSeq, RequestId, SessionId, UnixMillis,
 };
+pub use owner::{More, Owner, OwnerError, RetainedPage};
+pub use stats::{DropReason, Dropped, Stats};
 pub use store::{Batch, Room, Store, StoreError, Table, Write};
