@@ -1,10 +1,10 @@
 //! How a connection ends, and what it leaves behind.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mqtt_codec::{ReasonCode, Will};
 
-use crate::{ProtocolError, Session};
+use crate::ProtocolError;
 
 /// Why a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,16 +31,12 @@ impl CloseReason {
 /// What is left when a connection is over.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its session, to be kept for as long as `session_expiry_secs` says `[MQTT-3.1.2-23]`.
-    pub session: Session,
-    /// Seconds the session outlives the connection; `u32::MAX` for ever.
+    /// Seconds the session outlives the connection; `u32::MAX` for ever `[MQTT-3.1.2-23]`.
     pub session_expiry_secs: u32,
     /// To be published after [`will_delay`](Self::will_delay) `[MQTT-3.1.2-8]`.
     pub will: Option<Will>,
     /// Why it ended.
     pub reason: CloseReason,
-    /// When.
-    pub ended_at: Instant,
 }
 
 impl Ended {

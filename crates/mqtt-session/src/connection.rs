@@ -15,14 +15,14 @@ use mqtt_codec::{
 
 use crate::ack::AckKind;
 use crate::event::Request;
-use crate::inbound::Inbound;
+use crate::inbound::{Inbound, Released, Settled};
 use crate::opening::{self, Terms};
 use crate::outbound::Outbound;
 use crate::subscribing;
 use crate::version;
 use crate::{
-    CloseReason, Delivery, DeliveryOutcome, Ended, Event, Opened, Outgoing, ProtocolError,
-    ServerProfile, Session, Ticket,
+    CloseReason, Confirmation, Delivery, DeliveryOutcome, Ended, Event, Opened, Outgoing,
+    ProtocolError, QueueSlot, ServerProfile, Session, Ticket,
 };
 
 /// One client's MQTT protocol, from CONNECT to close, without a socket or a clock.
@@ -30,13 +30,14 @@ use crate::{
 /// Four kinds of methods:
 /// - `handle_*`: what happened outside: a packet, a message to deliver, a deadline that passed;
 ///   [`close`](Self::close) and [`fail`](Self::fail) end the connection from this side;
-/// - `complete*`: the broker's answer to an event that carried a [`Ticket`];
-/// - `poll_*`: what to do now: packets to send, events for the broker, the next deadline;
+/// - `complete*`: the broker's answer to an event that carried a [`Ticket`], or to a confirmation;
+/// - `poll_*`: what to do now: packets to send, events for the broker, confirmations for whoever keeps the
+///   messages, the next deadline;
 /// - getters.
 ///
-/// After any of the first two kinds, poll packets, then events, until both are empty. Read from
+/// After any of the first two kinds, poll packets, then the others, until all are empty. Read from
 /// the client only while [`accepts_input`](Self::accepts_input). When [`closed`](Self::closed)
-/// says so, or the socket has ended, send what is queued, take the events and call
+/// says so, or the socket has ended, send what is queued, take events and confirmations and call
 /// [`end`](Self::end). `now` must never go backwards.
 #[derive(Debug)]
 pub struct Connection {
@@ -44,7 +45,6 @@ pub struct Connection {
     version: Version,
     terms: Terms,
     profile: Arc<ServerProfile>,
-    session: Session,
     inbound: Inbound,
     outbound: Outbound,
     events: VecDeque<Event>,
@@ -56,7 +56,8 @@ pub struct Connection {
 
 impl Connection {
     /// Starts the connection of a client that was let in: queues the CONNACK `[MQTT-3.2.0-1]`,
-    /// then what an earlier connection of the session left unacknowledged `[MQTT-4.4.0-1]`.
+    /// then the PUBRELs that an earlier connection of the session left unanswered
+    /// `[MQTT-4.4.0-1]`.
     #[must_use]
     pub fn new(
         connect: &Connect,
@@ -65,14 +66,13 @@ impl Connection {
         now: Instant,
     ) -> Self {
         let connack = opening::connack(connect, &opened, &profile);
-        let Opened { client_id, mut session, .. } = opened;
+        let Opened { client_id, session, .. } = opened;
         let mut connection = Self {
             client_id,
             version: connect.version,
             terms: Terms::new(connect, &profile),
-            inbound: Inbound::new(connect.version, &profile, &mut session),
-            outbound: Outbound::new(connect, &profile),
-            session,
+            inbound: Inbound::new(connect.version, &session, &profile),
+            outbound: Outbound::new(connect, &session, &profile),
             profile,
             events: VecDeque::new(),
             heard_at: now,
@@ -84,7 +84,9 @@ impl Connection {
             closed: None,
         };
         if connection.outbound.push(Packet::ConnAck(Box::new(connack))) {
-            connection.outbound.resume(&mut connection.session.in_flight, now);
+            if let Session::Resumed(resumed) = session {
+                connection.outbound.resume(&resumed.released);
+            }
         } else {
             // Nobody can talk with a client that does not take the CONNACK [MQTT-3.1.2-24].
             connection.closed = Some(CloseReason::Server(ReasonCode::PacketTooLarge));
@@ -99,13 +101,12 @@ impl Connection {
             return Ok(());
         }
         self.heard_at = now;
-        let in_flight = &mut self.session.in_flight;
         match packet {
             Packet::Publish(publish) => self.handle_publish(publish),
-            Packet::PubAck(ack) => self.outbound.handle_puback(&ack, in_flight, now),
-            Packet::PubRec(ack) => self.outbound.handle_pubrec(&ack, in_flight, now),
+            Packet::PubAck(ack) => self.outbound.handle_puback(&ack),
+            Packet::PubRec(ack) => self.outbound.handle_pubrec(&ack),
             Packet::PubRel(ack) => self.handle_pubrel(&ack),
-            Packet::PubComp(ack) => self.outbound.handle_pubcomp(&ack, in_flight, now),
+            Packet::PubComp(ack) => self.outbound.handle_pubcomp(&ack),
             Packet::Subscribe(subscribe) => {
                 self.handle_subscribe(*subscribe);
                 Ok(())
@@ -137,7 +138,7 @@ impl Connection {
         if self.closed.is_some() {
             return DeliveryOutcome::Refused(delivery);
         }
-        self.outbound.deliver(delivery, &mut self.session.in_flight, now)
+        self.outbound.deliver(delivery, now)
     }
 
     /// How many more deliveries above QoS 0 may be handed in: what the client's receive maximum
@@ -147,7 +148,7 @@ impl Connection {
         if self.closed.is_some() {
             return 0;
         }
-        self.outbound.window(&self.session.in_flight)
+        self.outbound.window()
     }
 
     /// Whether to read from the client. `false` while too many requests are unanswered that the
@@ -189,23 +190,37 @@ impl Connection {
         self.finish(CloseReason::Protocol(error), error.reason, explanation);
     }
 
-    /// The broker's answer to [`Event::Publish`]. The only place where a PUBACK or PUBREC for a
-    /// message comes from; it leaves in the order of the PUBLISH packets `[MQTT-4.6.0-2]`
-    /// `[MQTT-4.6.0-3]`.
+    /// The broker's answer to [`Event::Publish`] or [`Event::Release`]. The only place where a PUBACK, PUBREC or
+    /// PUBCOMP for a message comes from; PUBACK and PUBREC leave in the order of the PUBLISH packets
+    /// `[MQTT-4.6.0-2]` `[MQTT-4.6.0-3]`.
     ///
     /// With an error MQTT 5.0 acknowledges a QoS 1 or 2 message with it. MQTT 3 cannot, so the
-    /// connection is closed, except for [`ReasonCode::NotAuthorized`].
+    /// connection is closed, except for [`ReasonCode::NotAuthorized`]. Nothing can refuse a PUBREL.
     pub fn complete(&mut self, ticket: Ticket, reason: ReasonCode) {
+        if self.closed.is_some() {
+            return;
+        }
         match ticket.request {
-            Request::Unacknowledged => {
-                self.inbound.close_ticket(ticket.connection);
-            }
-            Request::Acknowledged { .. } => {
-                let end = self.inbound.settle(&ticket, reason, &mut self.session.received);
-                if let Some(reason) = end {
-                    self.close(reason);
+            Request::Unacknowledged => self.inbound.close_ticket(),
+            Request::Acknowledged { serial, packet_id, qos } => {
+                match self.inbound.settle(serial, (packet_id, qos), reason) {
+                    Settled::Answered => self.acknowledge(),
+                    Settled::Release(ticket) => {
+                        self.events.push_back(Event::Release { packet_id, ticket });
+                    }
+                    Settled::Close(reason) => self.close(reason),
                 }
+            }
+            Request::Refuse { .. } | Request::Release { .. } if reason.is_error() => {
+                self.close(reason);
+            }
+            Request::Refuse { serial, packet_id, outcome } => {
+                self.inbound.settle_refusal(serial, packet_id, outcome);
                 self.acknowledge();
+            }
+            Request::Release { packet_id } => {
+                self.inbound.settle_release(packet_id);
+                self.outbound.push_ack(AckKind::PubComp, packet_id, ReasonCode::Success);
             }
             Request::Subscribe(ref pending) => {
                 let reasons = vec![reason; pending.refusals.len()];
@@ -218,15 +233,22 @@ impl Connection {
         }
     }
 
+    /// The answer to [`Confirmation::Received`]: it is safe that the client has the message. Queues the
+    /// PUBREL, behind those of earlier PUBRECs `[MQTT-4.6.0-4]`. What is not in flight is ignored.
+    pub fn complete_received(&mut self, slot: QueueSlot) {
+        if self.closed.is_none() {
+            self.outbound.confirm_received(slot);
+        }
+    }
+
     /// The broker's answer to [`Event::Subscribe`], one reason for each of its filters: queues the
     /// SUBACK `[MQTT-3.8.4-1]`.
     pub fn complete_subscribe(&mut self, ticket: Ticket, reasons: Vec<ReasonCode>) {
         let Request::Subscribe(pending) = ticket.request else {
             return self.complete(ticket, first_error(&reasons));
         };
-        if self.inbound.close_ticket(ticket.connection) {
-            self.send(Packet::SubAck(subscribing::suback(*pending, reasons, self.version)));
-        }
+        self.inbound.close_ticket();
+        self.send(Packet::SubAck(subscribing::suback(*pending, reasons, self.version)));
     }
 
     /// The broker's answer to [`Event::Unsubscribe`], one reason for each of its filters: queues
@@ -235,9 +257,8 @@ impl Connection {
         let Request::Unsubscribe { packet_id, filters } = ticket.request else {
             return self.complete(ticket, first_error(&reasons));
         };
-        if self.inbound.close_ticket(ticket.connection) {
-            self.send(Packet::UnsubAck(subscribing::unsuback(packet_id, filters, reasons)));
-        }
+        self.inbound.close_ticket();
+        self.send(Packet::UnsubAck(subscribing::unsuback(packet_id, filters, reasons)));
     }
 
     /// The next packet to send.
@@ -249,6 +270,11 @@ impl Connection {
     /// the client sent before is valid.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// What the client has confirmed next, for whoever keeps the message.
+    pub fn poll_confirmation(&mut self) -> Option<Confirmation> {
+        self.outbound.next_confirmation()
     }
 
     /// When to call [`handle_timeout`](Self::handle_timeout). It moves with every packet; calling
@@ -266,20 +292,14 @@ impl Connection {
     }
 
     /// What is left. If it was not [`closed`](Self::closed), the socket ended on its own.
-    ///
-    /// Tickets may be open. See [`Ticket`] for those of QoS 2.
     #[must_use]
-    pub fn end(self, now: Instant) -> Ended {
+    pub fn end(self) -> Ended {
         let reason = self.closed.unwrap_or(CloseReason::ConnectionLost);
-        let mut session = self.session;
-        session.shrink();
         Ended {
-            session,
             session_expiry_secs: self.terms.session_expiry_secs,
             // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
             will: self.will.map(|will| *will).filter(|_| !reason.is_clean()),
             reason,
-            ended_at: now,
         }
     }
 
@@ -288,7 +308,6 @@ impl Connection {
     pub fn shrink(&mut self) {
         self.inbound.shrink();
         self.outbound.shrink();
-        self.session.shrink();
         if self.events.is_empty() {
             self.events = VecDeque::new();
         }
@@ -313,10 +332,16 @@ impl Connection {
         self.terms.session_expiry_secs
     }
 
-    /// What of the session is not acknowledged.
+    /// How many messages to the client are not acknowledged.
     #[must_use]
-    pub fn session(&self) -> &Session {
-        &self.session
+    pub fn in_flight(&self) -> usize {
+        self.outbound.in_flight()
+    }
+
+    /// Whether nothing is left to acknowledge or release, in either direction.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.outbound.in_flight() == 0 && self.inbound.is_settled()
     }
 
     /// How many PUBACK, PUBREC and PUBCOMP the client sent for which nothing was in flight. They
@@ -327,13 +352,11 @@ impl Connection {
     }
 
     fn handle_publish(&mut self, mut publish: Publish) -> Result<(), ProtocolError> {
-        let received = &mut self.session.received;
         let topic = self.inbound.topic(&mut publish, &self.profile)?;
-        let ticket = self.inbound.publish(&publish, &topic, received, &self.profile)?;
-        match ticket {
-            Some(ticket) => {
+        match self.inbound.publish(&publish, &topic, &self.profile)? {
+            Some((ticket, once)) => {
                 let message = Message::from_publish(publish, topic);
-                self.events.push_back(Event::Publish { message, ticket });
+                self.events.push_back(Event::Publish { message, once, ticket });
             }
             None => self.acknowledge(),
         }
@@ -341,8 +364,16 @@ impl Connection {
     }
 
     fn handle_pubrel(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
-        let reason = self.inbound.release(ack.packet_id, &mut self.session.received)?;
-        self.outbound.push_ack(AckKind::PubComp, ack.packet_id, reason); // [MQTT-4.3.3-11]
+        let packet_id = ack.packet_id;
+        match self.inbound.release(packet_id)? {
+            Released::Answered(reason) => {
+                self.outbound.push_ack(AckKind::PubComp, packet_id, reason); // [MQTT-4.3.3-11]
+            }
+            Released::Asked(ticket) => {
+                self.events.push_back(Event::Release { packet_id, ticket });
+            }
+            Released::Waiting => {}
+        }
         Ok(())
     }
 

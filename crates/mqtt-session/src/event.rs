@@ -9,6 +9,8 @@ use mqtt_codec::{
     SubscriptionIds, SubscriptionOptions, TopicFilter, Version,
 };
 
+use crate::QueueSlot;
+
 /// Something the client asks of the broker. Each is answered once, through its ticket.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
@@ -17,6 +19,17 @@ pub enum Event {
     Publish {
         /// The message.
         message: Message,
+        /// What is to make it once, if the connection alone cannot.
+        once: Option<Once>,
+        /// For the answer.
+        ticket: Ticket,
+    },
+    /// The client of a kept session gives back the identifier of a QoS 2 message, or may do so after
+    /// an answer that is being held back. Answer with [`Connection::complete`](crate::Connection::complete)
+    /// when the message is forgotten where the session is kept `[MQTT-4.3.3-12]`; an error ends the connection.
+    Release {
+        /// Of the message.
+        packet_id: PacketId,
         /// For the answer.
         ticket: Ticket,
     },
@@ -42,19 +55,22 @@ pub enum Event {
     },
 }
 
+/// What makes a QoS 2 message of a kept session once, whatever connections it comes over: a key that
+/// is kept under its packet identifier until that is released.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Once {
+    /// A new message: its key must be safe before it is published.
+    Begin(PacketId),
+    /// An earlier connection began it: it is published again, with the key it has.
+    Again(PacketId),
+}
+
 /// Ties an answer to its [`Event`].
 ///
-/// It belongs to the connection that made it, and outlives it in one case: the answer to a QoS 2
-/// PUBLISH is still needed when the connection ended before it came. Give it to the session's
-/// next connection, or to [`Session::complete`](crate::Session::complete) while there is none;
-/// until then the client's repetition of that message is not acknowledged, and goes nowhere. So
-/// complete with an error what the broker has not taken and will not. Any other ticket of an
-/// earlier connection is ignored.
+/// It belongs to the connection that made it: no other may get it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a request that is never completed holds back its client"]
 pub struct Ticket {
-    /// Which of the session's connections made it.
-    pub(crate) connection: u32,
     pub(crate) request: Request,
 }
 
@@ -68,6 +84,16 @@ pub(crate) enum Request {
         serial: u32,
         packet_id: PacketId,
         qos: QoS,
+    },
+    /// A PUBREL.
+    Release {
+        packet_id: PacketId,
+    },
+    /// A QoS 2 PUBLISH that is refused when its identifier is given back.
+    Refuse {
+        serial: u32,
+        packet_id: PacketId,
+        outcome: ReasonCode,
     },
     Subscribe(Box<PendingSubscribe>),
     Unsubscribe {
@@ -97,21 +123,73 @@ pub struct Delivery {
     pub subscription_ids: SubscriptionIds,
     /// When the message expires, if it does.
     pub expires_at: Option<Instant>,
+    /// Where it comes from.
+    pub source: DeliverySource,
+}
+
+/// Where a [`Delivery`] comes from: whether somebody waits to hear what became of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeliverySource {
+    /// From nobody who waits. The connection chooses the packet identifier.
+    #[default]
+    Own,
+    /// From the queue of the kept session, above QoS 0.
+    Queue {
+        /// The place and its packet identifier.
+        slot: QueueSlot,
+        /// Whether an earlier connection may have sent it `[MQTT-3.3.1-1]`.
+        dup: bool,
+    },
+    /// From a shared group. The connection chooses the packet identifier, for a kept session among those
+    /// above 49,151.
+    Group {
+        /// The group.
+        group: u64,
+        /// The place in its queue.
+        place: u64,
+    },
+}
+
+/// What the client has confirmed, for whoever keeps the message. It comes once for each message above
+/// QoS 0 that is not [`DeliverySource::Own`]; also for one that was dropped instead of sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// A message of the session's queue is done `[MQTT-4.3.2-3]` `[MQTT-4.3.3-5]` `[MQTT-4.4.0-2]`.
+    Settled {
+        /// Its place.
+        place: u64,
+    },
+    /// The client has a QoS 2 message of the session's queue. PUBREL waits for
+    /// [`Connection::complete_received`](crate::Connection::complete_received); then comes
+    /// [`Settled`](Self::Settled).
+    Received {
+        /// Its place.
+        place: u64,
+    },
+    /// The client has a message of a group. What is left of the exchange is between it and the connection.
+    Group {
+        /// The group.
+        group: u64,
+        /// The place in its queue.
+        place: u64,
+    },
 }
 
 /// What became of a [`Delivery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum DeliveryOutcome {
-    /// It is the next packet to send, and in the session if it is to be acknowledged.
+    /// It will be sent, and is in flight if it is to be acknowledged.
     Queued,
+    /// It is in flight on this connection already: it is dropped `[MQTT-4.4.0-1]`.
+    Repeated,
     /// Its time is over: it is dropped `[MQTT-3.3.2-5]`.
     Expired,
     /// It is larger than the client takes: it is dropped, as if it had been sent
     /// `[MQTT-3.1.2-24]` `[MQTT-3.1.2-25]`.
     TooLarge,
-    /// The connection is closed, or [`window`](crate::Connection::window) is 0 and the delivery
-    /// above QoS 0. Nothing happened; here it is again.
+    /// The connection is closed; or the delivery is above QoS 0, and [`window`](crate::Connection::window) is 0 or
+    /// its packet identifier in use. Nothing happened; here it is again.
     Refused(Delivery),
 }
 

@@ -4,6 +4,8 @@
 //! earlier ones have left, whatever the order in which the broker answers. Does not send: what
 //! may leave is taken with [`Inbound::next_answer`].
 
+mod received;
+
 use std::collections::VecDeque;
 
 use mqtt_codec::{PacketId, Publish, QoS, ReasonCode, TopicName, Version};
@@ -11,9 +13,11 @@ use mqtt_codec::{PacketId, Publish, QoS, ReasonCode, TopicName, Version};
 use crate::ack::AckKind;
 use crate::alias::InboundAliases;
 use crate::event::Request;
-use crate::session::{ReceivedIds, Session};
+use crate::session::{Keeper, Session};
 use crate::version::{self, PublishRefusal};
-use crate::{ProtocolError, ServerProfile, Ticket};
+use crate::{Once, ProtocolError, ServerProfile, Ticket};
+
+use self::received::{Progress, ReceivedIds};
 
 /// The answer to one QoS 1 or 2 PUBLISH.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +28,33 @@ pub(crate) struct Answer {
     outcome: Option<ReasonCode>,
 }
 
+/// The end of a request about a QoS 1 or 2 message.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// Its acknowledgement leaves when it is its turn.
+    Answered,
+    /// Its identifier is to be given back first, for the client may use it anew after the answer.
+    Release(Ticket),
+    /// The answer cannot be told: the connection must end.
+    Close(ReasonCode),
+}
+
+/// What a PUBREL leads to.
+#[derive(Debug)]
+pub(crate) enum Released {
+    /// PUBCOMP.
+    Answered(ReasonCode),
+    /// A request first.
+    Asked(Ticket),
+    /// Nothing: it was asked before.
+    Waiting,
+}
+
 #[derive(Debug)]
 pub(crate) struct Inbound {
     version: Version,
-    connection: u32,
+    keeper: Keeper,
+    received: ReceivedIds,
     /// What is not acknowledged yet, in the order it came `[MQTT-4.6.0-2]` `[MQTT-4.6.0-3]`.
     answers: VecDeque<Answer>,
     /// The serial of the first answer.
@@ -42,12 +69,15 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    pub(crate) fn new(version: Version, profile: &ServerProfile, session: &mut Session) -> Self {
-        session.received.reopen();
-        session.connections = session.connections.wrapping_add(1);
+    pub(crate) fn new(version: Version, session: &Session, profile: &ServerProfile) -> Self {
+        let received = match session {
+            Session::Clean | Session::New => ReceivedIds::default(),
+            Session::Resumed(resumed) => ReceivedIds::of_earlier(&resumed.incoming),
+        };
         Self {
             version,
-            connection: session.connections,
+            keeper: session.keeper(),
+            received,
             answers: VecDeque::new(),
             first: 0,
             limit: version::receive_limit(version, profile.receive_maximum),
@@ -78,82 +108,105 @@ impl Inbound {
         }
     }
 
-    /// Whether a PUBLISH to `topic` is for the broker: the ticket, unless it is a repetition or
-    /// refused.
+    /// Whether a PUBLISH to `topic` is for the broker: the ticket, and what makes it once, unless it is
+    /// a repetition that the broker has, or refused.
     pub(crate) fn publish(
         &mut self,
         publish: &Publish,
         topic: &TopicName,
-        received: &mut ReceivedIds,
         profile: &ServerProfile,
-    ) -> Result<Option<Ticket>, ProtocolError> {
+    ) -> Result<Option<(Ticket, Option<Once>)>, ProtocolError> {
         check_capabilities(publish, profile)?;
         let objection = || profile.objection(topic, &publish.payload, &publish.properties);
         let Some(packet_id) = publish.packet_id else {
             return match objection() {
                 Some(reason) => Err(ProtocolError::new(reason, "MQTT-4.13.1-1")),
-                None => Ok(Some(self.ticket(Request::Unacknowledged))),
+                None => Ok(Some((self.ticket(Request::Unacknowledged), None))),
             };
         };
         let qos = publish.qos;
-        let known = received.contains(packet_id);
-        if known && qos == QoS::ExactlyOnce {
-            return self.repeat(packet_id, received).map(|()| None);
+        let progress = self.received.lookup(packet_id).map(|receipt| receipt.progress);
+        match progress.filter(|_| qos == QoS::ExactlyOnce) {
+            Some(Progress::Earlier) => return self.again(packet_id, objection()).map(Some),
+            Some(Progress::Open) => return Ok(None), // Its one PUBREC is still to come.
+            Some(Progress::Accepted) => {
+                // The broker has it: it goes nowhere [MQTT-4.3.3-10].
+                let outcome = Some(ReasonCode::Success);
+                self.answers.push_back(Answer { packet_id, qos, outcome });
+                return Ok(None);
+            }
+            Some(Progress::Releasing) | None => {}
         }
         self.count()?;
-        let objection = if known { Some(ReasonCode::PacketIdentifierInUse) } else { objection() };
+        let objection = match progress {
+            Some(_) => Some(ReasonCode::PacketIdentifierInUse),
+            None => objection(),
+        };
         if let Some(reason) = objection {
             return self.refuse(packet_id, qos, reason).map(|()| None);
         }
+        let mut once = None;
         if qos == QoS::ExactlyOnce {
-            received.insert(packet_id);
+            self.received.open(packet_id);
+            once = (self.keeper == Keeper::Elsewhere).then_some(Once::Begin(packet_id));
         }
-        Ok(Some(self.open(packet_id, qos)))
+        Ok(Some((self.open(packet_id, qos), once)))
     }
 
     /// The ticket of a request that is not acknowledged by quota.
     pub(crate) fn ticket(&mut self, request: Request) -> Ticket {
         self.unbounded += 1;
-        Ticket { connection: self.connection, request }
+        Ticket { request }
     }
 
-    /// Takes back a ticket for which the protocol keeps no account. Whether it is of this
-    /// connection.
-    pub(crate) fn close_ticket(&mut self, connection: u32) -> bool {
-        let ours = connection == self.connection;
-        if ours {
-            self.unbounded = self.unbounded.saturating_sub(1);
-        }
-        ours
+    /// Takes back a ticket for which the protocol keeps no account.
+    pub(crate) fn close_ticket(&mut self) {
+        self.unbounded = self.unbounded.saturating_sub(1);
     }
 
-    /// The broker's answer to a QoS 1 or 2 message. Returns why the connection must end, if the
-    /// answer cannot be told.
+    /// The broker's answer to a QoS 1 or 2 message.
     pub(crate) fn settle(
         &mut self,
-        ticket: &Ticket,
+        serial: u32,
+        (packet_id, qos): (PacketId, QoS),
         reason: ReasonCode,
-        received: &mut ReceivedIds,
-    ) -> Option<ReasonCode> {
-        let Request::Acknowledged { serial, packet_id, qos } = ticket.request else {
-            return None;
+    ) -> Settled {
+        self.close_counted_ticket();
+        let outcome = match self.outcome(qos, reason) {
+            PublishRefusal::Acknowledge(outcome) => outcome,
+            PublishRefusal::Close(reason) => return Settled::Close(reason),
         };
-        let ours = ticket.connection == self.connection;
-        if ours && self.holds_back() {
-            self.unbounded = self.unbounded.saturating_sub(1);
+        if qos == QoS::ExactlyOnce
+            && let Some(receipt) = self.received.lookup_mut(packet_id)
+        {
+            if !outcome.is_error() {
+                receipt.progress = Progress::Accepted;
+            } else if self.keeper == Keeper::Elsewhere {
+                receipt.progress = Progress::Releasing;
+                let request = Request::Refuse { serial, packet_id, outcome };
+                return Settled::Release(self.counted_ticket(request));
+            } else {
+                self.received.remove(packet_id); // [MQTT-4.3.3-9]
+            }
         }
-        let (outcome, end) = self.outcome(qos, reason);
-        if qos == QoS::ExactlyOnce {
-            received.settle(packet_id, outcome);
+        self.answer(serial, outcome);
+        Settled::Answered
+    }
+
+    /// The identifier of a refused message is free where the session is kept.
+    pub(crate) fn settle_refusal(&mut self, serial: u32, packet_id: PacketId, outcome: ReasonCode) {
+        self.close_counted_ticket();
+        self.received.remove(packet_id); // [MQTT-4.3.3-9]
+        self.answer(serial, outcome);
+    }
+
+    /// The identifier of a message is free where the session is kept: PUBCOMP is due
+    /// `[MQTT-4.3.3-12]`.
+    pub(crate) fn settle_release(&mut self, packet_id: PacketId) {
+        self.close_counted_ticket();
+        if self.received.remove(packet_id).is_some_and(|receipt| receipt.counted) {
+            self.uncount();
         }
-        let at = if ours {
-            usize::try_from(serial.wrapping_sub(self.first)).ok()
-        } else {
-            self.repeated(packet_id, qos)
-        };
-        let answer = at.and_then(|at| self.answers.get_mut(at))?;
-        answer.outcome.get_or_insert(outcome);
-        end
     }
 
     /// The next PUBLISH to acknowledge, and how, if it is its turn.
@@ -168,63 +221,57 @@ impl Inbound {
         Some((answer, outcome))
     }
 
-    /// A PUBREL: what PUBCOMP says to it `[MQTT-4.3.3-11]`.
-    pub(crate) fn release(
-        &mut self,
-        packet_id: PacketId,
-        received: &mut ReceivedIds,
-    ) -> Result<ReasonCode, ProtocolError> {
-        let Some(receipt) = received.get_mut(packet_id) else {
-            return Ok(ReasonCode::PacketIdentifierNotFound);
+    /// A PUBREL.
+    pub(crate) fn release(&mut self, packet_id: PacketId) -> Result<Released, ProtocolError> {
+        let Some(receipt) = self.received.lookup_mut(packet_id) else {
+            return Ok(Released::Answered(ReasonCode::PacketIdentifierNotFound)); // [MQTT-4.3.3-11]
         };
-        if !receipt.accepted {
+        match receipt.progress {
             // It answers a PUBREC that was not sent [MQTT-4.3.3-4].
-            return Err(ProtocolError::new(ReasonCode::ProtocolError, "MQTT-4.3.3-4"));
+            Progress::Open => Err(ProtocolError::new(ReasonCode::ProtocolError, "MQTT-4.3.3-4")),
+            Progress::Releasing => Ok(Released::Waiting),
+            Progress::Earlier | Progress::Accepted => {
+                if self.keeper == Keeper::Elsewhere {
+                    receipt.progress = Progress::Releasing;
+                    let request = Request::Release { packet_id };
+                    return Ok(Released::Asked(self.counted_ticket(request)));
+                }
+                self.received.remove(packet_id); // [MQTT-4.3.3-12]
+                self.uncount();
+                Ok(Released::Answered(ReasonCode::Success))
+            }
         }
-        if receipt.counted {
-            self.uncount();
-        }
-        received.remove(packet_id); // [MQTT-4.3.3-12]
-        Ok(ReasonCode::Success)
+    }
+
+    /// Whether every message was acknowledged, and released.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.answers.is_empty() && self.received.is_empty()
     }
 
     /// Gives memory back that an idle connection does not need.
     pub(crate) fn shrink(&mut self) {
+        self.received.shrink();
         if self.answers.is_empty() {
             self.answers = VecDeque::new();
         }
     }
 
-    /// A QoS 2 PUBLISH whose message the broker has already: it is acknowledged again and goes
-    /// nowhere `[MQTT-4.3.3-10]`.
-    fn repeat(
+    /// A QoS 2 PUBLISH that an earlier connection began. The broker may not have it.
+    fn again(
         &mut self,
         packet_id: PacketId,
-        received: &mut ReceivedIds,
-    ) -> Result<(), ProtocolError> {
-        let Some(receipt) = received.get_mut(packet_id) else {
-            return Ok(());
-        };
-        if !receipt.counted {
-            self.count()?;
-            receipt.counted = true;
-        } else if !receipt.accepted {
-            return Ok(()); // Its one PUBREC is still to come.
+        objection: Option<ReasonCode>,
+    ) -> Result<(Ticket, Option<Once>), ProtocolError> {
+        self.count()?;
+        if let Some(reason) = objection {
+            // What was begun was another message.
+            return Err(ProtocolError::new(reason, "MQTT-4.13.1-1"));
         }
-        let outcome = receipt.accepted.then_some(ReasonCode::Success);
-        self.answers.push_back(Answer { packet_id, qos: QoS::ExactlyOnce, outcome });
-        Ok(())
-    }
-
-    /// The place of a repeated QoS 2 PUBLISH whose first was on an earlier connection.
-    fn repeated(&self, packet_id: PacketId, qos: QoS) -> Option<usize> {
-        let same = |answer: &Answer| {
-            qos == QoS::ExactlyOnce
-                && answer.qos == qos
-                && answer.packet_id == packet_id
-                && answer.outcome.is_none()
-        };
-        self.answers.iter().position(same)
+        if let Some(receipt) = self.received.lookup_mut(packet_id) {
+            receipt.progress = Progress::Open;
+            receipt.counted = true;
+        }
+        Ok((self.open(packet_id, QoS::ExactlyOnce), Some(Once::Again(packet_id))))
     }
 
     fn refuse(
@@ -246,21 +293,36 @@ impl Inbound {
         let place = u32::try_from(self.answers.len()).unwrap_or(u32::MAX);
         let serial = self.first.wrapping_add(place);
         self.answers.push_back(Answer { packet_id, qos, outcome: None });
+        self.counted_ticket(Request::Acknowledged { serial, packet_id, qos })
+    }
+
+    /// The ticket of a request that quota bounds, if the client was told one.
+    fn counted_ticket(&mut self, request: Request) -> Ticket {
         if self.holds_back() {
             self.unbounded += 1;
         }
-        let request = Request::Acknowledged { serial, packet_id, qos };
-        Ticket { connection: self.connection, request }
+        Ticket { request }
     }
 
-    fn outcome(&self, qos: QoS, reason: ReasonCode) -> (ReasonCode, Option<ReasonCode>) {
-        if !reason.is_error() {
-            return (version::fitting(reason, AckKind::of_publish(qos).packet_type()), None);
+    fn close_counted_ticket(&mut self) {
+        if self.holds_back() {
+            self.close_ticket();
         }
-        match version::refuse_publish(self.version, qos, reason) {
-            PublishRefusal::Acknowledge(reason) => (reason, None),
-            PublishRefusal::Close(reason) => (reason, Some(reason)),
+    }
+
+    fn answer(&mut self, serial: u32, outcome: ReasonCode) {
+        let at = usize::try_from(serial.wrapping_sub(self.first)).ok();
+        if let Some(answer) = at.and_then(|at| self.answers.get_mut(at)) {
+            answer.outcome.get_or_insert(outcome);
         }
+    }
+
+    fn outcome(&self, qos: QoS, reason: ReasonCode) -> PublishRefusal {
+        if reason.is_error() {
+            return version::refuse_publish(self.version, qos, reason);
+        }
+        let packet = AckKind::of_publish(qos).packet_type();
+        PublishRefusal::Acknowledge(version::fitting(reason, packet))
     }
 
     /// Whether the only way to bound the client is not to read from it.

@@ -2,7 +2,7 @@
 //! clock, task, lock, log or randomness. Time and identifiers are arguments.
 //!
 //! Start at [`Connection`], whose documentation is the contract with the task around it. Before
-//! it, [`admit`] checks the CONNECT and the caller opens a [`Session`]; after it, [`Ended`] says
+//! it, [`admit`] checks the CONNECT and the caller finds its [`Session`]; after it, [`Ended`] says
 //! what is left.
 //!
 //! Written in the terms of MQTT 5.0. Where MQTT 3 behaves differently, `version` decides.
@@ -14,7 +14,7 @@
 //! - `inbound`: messages from the client and the order of their acknowledgements
 //! - `outbound`: messages to the client, its window and its acknowledgements
 //! - `subscribing`: SUBSCRIBE and UNSUBSCRIBE; `alias`: topic aliases; `ack`: the four PUBxxx
-//! - `session`: what outlives a connection; `event`: what goes in and out besides packets
+//! - `session`: where its state is kept; `event`: what goes in and out besides packets
 //! - `version`: what MQTT 3 cannot express; `error`: what a client did wrong
 
 #![warn(missing_docs)]
@@ -38,7 +38,9 @@ pub use admission::{Refusal, admit};
 pub use closing::{CloseReason, Ended};
 pub use connection::Connection;
 pub use error::ProtocolError;
-pub use event::{Delivery, DeliveryOutcome, Event, Outgoing, Ticket};
+pub use event::{
+    Confirmation, Delivery, DeliveryOutcome, DeliverySource, Event, Once, Outgoing, Ticket,
+};
 pub use opening::{IdOrigin, Opened};
 pub use profile::ServerProfile;
-pub use session::Session;
+pub use session::{QueueSlot, Resumed, Session};

@@ -25,10 +25,8 @@ pub struct Opened {
     pub client_id: ClientId,
     /// Whose idea it was.
     pub id_origin: IdOrigin,
-    /// Its state: [`Session::default`] unless it goes on with an earlier one.
+    /// Where it is kept. It is never an earlier one after Clean Start `[MQTT-3.2.2-2]`.
     pub session: Session,
-    /// Whether it goes on with an earlier one; never after Clean Start `[MQTT-3.2.2-2]`.
-    pub session_present: bool,
 }
 
 /// What holds for one connection, after both sides have spoken.
@@ -64,7 +62,7 @@ pub(crate) fn connack(connect: &Connect, opened: &Opened, profile: &ServerProfil
     let keep_alive = keep_alive(connect, profile);
     let differs = |available: bool| (!available).then_some(false);
     ConnAck {
-        session_present: opened.session_present, // [MQTT-3.2.2-3]
+        session_present: opened.session.is_present(), // [MQTT-3.2.2-3]
         session_expiry_secs: (terms.session_expiry_secs != connect.session_expiry_secs)
             .then_some(terms.session_expiry_secs),
         receive_maximum: Some(profile.receive_maximum)

@@ -1,61 +1,62 @@
-//! The state of a session that its protocol needs, whether or not its client is connected.
+//! The session a connection serves: where its state is kept, and what a kept one goes on with.
 //!
-//! Owns two of the items of Session State `[MQTT5 4.1]`: what was sent and is not acknowledged,
-//! and which QoS 2 messages were received and are not released. The broker holds the others:
-//! subscriptions, what waits to be sent, the will, and when the session ends.
+//! A clean session ends with its connection, which holds all of it. A kept session outlives its
+//! connections: its state is elsewhere, the connection tells every step and waits where the standard
+//! wants the step to be safe first.
 
-mod in_flight;
-mod received;
+use mqtt_codec::PacketId;
 
-use std::sync::Arc;
+/// A session as its connection finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Session {
+    /// Ends with the connection.
+    #[default]
+    Clean,
+    /// Kept elsewhere, and new.
+    New,
+    /// Kept elsewhere, and gone on with.
+    Resumed(Resumed),
+}
 
-use mqtt_codec::{Message, QoS, ReasonCode};
+/// What a kept session goes on with. Its unacknowledged messages are not here: they come as
+/// deliveries with DUP.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// Messages whose PUBREC is safe and whose PUBCOMP is not, in the order of their PUBRECs: each
+    /// PUBREL is sent again `[MQTT-4.4.0-1]`.
+    pub released: Vec<QueueSlot>,
+    /// QoS 2 messages of the client that are not released.
+    pub incoming: Vec<PacketId>,
+}
 
-use crate::Ticket;
-use crate::event::Request;
+/// A message's place in the queue of a kept session, and the packet identifier that it always has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QueueSlot {
+    /// The place.
+    pub place: u64,
+    /// Unique among what is unacknowledged of the queue.
+    pub packet_id: PacketId,
+}
 
-pub(crate) use in_flight::{InFlight, InFlightTable, Stage};
-pub(crate) use received::ReceivedIds;
-
-/// A session between two packets. A new one is [`Session::default`].
-#[derive(Clone, Debug, Default)]
-pub struct Session {
-    pub(crate) in_flight: InFlightTable,
-    pub(crate) received: ReceivedIds,
-    /// How many connections it had, to tell their tickets apart.
-    pub(crate) connections: u32,
+/// Who keeps the state of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// The connection alone.
+    Connection,
+    /// Somebody who must have a step before it is acknowledged.
+    Elsewhere,
 }
 
 impl Session {
-    /// The broker's answer to an event of an earlier connection, while there is no new one. Matters
-    /// for QoS 2 only.
-    pub fn complete(&mut self, ticket: Ticket, reason: ReasonCode) {
-        if let Request::Acknowledged { packet_id, qos: QoS::ExactlyOnce, .. } = ticket.request {
-            self.received.settle(packet_id, reason);
+    pub(crate) fn keeper(&self) -> Keeper {
+        match self {
+            Self::Clean => Keeper::Connection,
+            Self::New | Self::Resumed(_) => Keeper::Elsewhere,
         }
     }
 
-    /// Whether nothing is left to acknowledge or release, in either direction.
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.in_flight.is_empty() && self.received.is_empty()
-    }
-
-    /// How many messages to the client are not acknowledged.
-    #[must_use]
-    pub fn in_flight_len(&self) -> usize {
-        self.in_flight.len()
-    }
-
-    /// The messages whose receipt the client has not confirmed, in the order they were sent, with
-    /// the QoS of their delivery. A QoS 2 message leaves with its PUBREC.
-    pub fn unconfirmed(&self) -> impl Iterator<Item = (&Arc<Message>, QoS)> {
-        self.in_flight.iter().filter_map(|entry| Some((entry.message.as_ref()?, entry.qos)))
-    }
-
-    /// Gives memory back that an idle session does not need.
-    pub(crate) fn shrink(&mut self) {
-        self.in_flight.shrink();
-        self.received.shrink();
+    /// Whether it is an earlier one `[MQTT-3.2.2-2]` `[MQTT-3.2.2-3]`.
+    pub(crate) fn is_present(&self) -> bool {
+        matches!(self, Self::Resumed(_))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use cluster_rpc::{RouteSeq, Uplink, WindowFull};
 use mqtt_codec::{Message, QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
-use mqtt_session::{Ended, ServerProfile, Ticket};
+use mqtt_session::{Ended, Resumed, ServerProfile, Session, Ticket};
 use tokio::sync::Semaphore;
 
 use crate::fanout::{FanoutCache, Handed};
@@ -366,7 +366,12 @@ impl Broker {
         let timer = will::session_timer(self, &handle, will_delay, ended.session_expiry_secs);
         let will = later.map(|will| will.message);
         let key = handle.key;
-        self.sessions.park(ParkedSession { handle, session: ended.session, will, _timer: timer });
+        self.sessions.park(ParkedSession {
+            handle,
+            session: Session::Resumed(Resumed::default()),
+            will,
+            _timer: timer,
+        });
         if let Some(message) = now_due {
             will::publish(self, message, key);
         }

@@ -153,7 +153,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         if let Some(ticket) = late.and_then(Stalled::into_ticket) {
             self.connection.complete(ticket, ReasonCode::QuotaExceeded);
         }
-        let ended = self.connection.end(Instant::now());
+        let ended = self.connection.end();
         tracing::debug!(reason = ?ended.reason, "connection closed");
         self.broker.metrics.count_closed(&ended.reason);
         self.broker.close(self.publisher.handle, ended, self.drained);
@@ -276,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.connection.poll_event() {
             match event {
-                Event::Publish { message, ticket } => {
+                Event::Publish { message, ticket, .. } => {
                     let published = self.broker.publish(&mut self.publisher, message, ticket, now);
                     self.after_publish(published);
                 }
@@ -284,6 +284,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
                     let handle = &self.publisher.handle;
                     let subscribed = self.broker.subscribe(handle, filters, subscription_id);
                     self.after_subscribe(ticket, subscribed);
+                }
+                Event::Release { ticket, .. } => {
+                    self.connection.complete(ticket, ReasonCode::Success);
                 }
                 Event::Unsubscribe { filters, ticket } => {
                     let reasons = self.broker.unsubscribe(&self.publisher.handle, &filters);
@@ -370,6 +373,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             let qos = delivery.qos;
             match self.connection.handle_delivery(delivery, now) {
                 DeliveryOutcome::Queued => self.publisher.tally.sent(qos),
+                DeliveryOutcome::Repeated => {}
                 DeliveryOutcome::Expired => self.publisher.tally.dropped(DropReason::Expired),
                 DeliveryOutcome::TooLarge => self.publisher.tally.dropped(DropReason::TooLarge),
                 DeliveryOutcome::Refused(delivery) => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use mqtt_codec::{Message, QoS, SubscriptionId, SubscriptionIds, TopicName};
-use mqtt_session::Delivery;
+use mqtt_session::{Delivery, DeliverySource};
 
 use crate::group::Group;
 use crate::mailbox::{Mailbox, Pushed};
@@ -164,6 +164,7 @@ impl Terms {
             retain: message.retain && self.retain_as_published,
             subscription_ids: self.subscription_ids.clone(),
             expires_at,
+            source: DeliverySource::Own,
         }
     }
 }

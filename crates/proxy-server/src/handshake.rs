@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use mqtt_codec::{ClientId, ConnAck, Connect, DecodeError, Decoder, Packet, ReasonCode, Version};
-use mqtt_session::{Connection, IdOrigin, Opened, Refusal, admit};
+use mqtt_session::{Connection, IdOrigin, Opened, Refusal, Session, admit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -137,9 +137,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
         if let Some(ended) = opened.ended {
             broker.end_session(ended);
         }
-        let session_present = opened.resumed.is_some();
-        let session = opened.resumed.unwrap_or_default();
-        let protocol = Opened { client_id, id_origin, session, session_present };
+        let new = if connect.session_expiry_secs > 0 { Session::New } else { Session::Clean };
+        let session = opened.resumed.unwrap_or(new);
+        let protocol = Opened { client_id, id_origin, session };
         let connection =
             Connection::new(&connect, protocol, Arc::clone(&broker.profile), Instant::now());
         let cache = FanoutCache::new(Some(opened.handle.key), REMEMBERED_TOPICS);

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use mqtt_codec::{TopicFilter, TopicName};
-use mqtt_session::Delivery;
+use mqtt_session::{Delivery, DeliverySource};
 
 use crate::broker::RetainedRequest;
 use crate::retained::{Retained, RetainedStore};
@@ -58,6 +58,7 @@ impl RetainedScan {
             subscription_ids: self.request.subscription_id.into_iter().collect(),
             expires_at,
             message,
+            source: DeliverySource::Own,
         }
     }
 }

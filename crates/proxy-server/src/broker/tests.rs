@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use mqtt_codec::{ClientId, PublishProperties, TopicName};
-use mqtt_session::{CloseReason, Delivery, Session};
+use mqtt_session::{CloseReason, Delivery};
 
 use super::*;
 use crate::mailbox::WhenFull;
@@ -32,7 +32,14 @@ fn delivery(qos: QoS) -> Delivery {
         properties: PublishProperties::default(),
     };
     let message = Arc::new(message);
-    Delivery { message, qos, retain: false, subscription_ids: Default::default(), expires_at: None }
+    Delivery {
+        message,
+        qos,
+        retain: false,
+        subscription_ids: Default::default(),
+        expires_at: None,
+        source: Default::default(),
+    }
 }
 
 #[tokio::test]
@@ -43,13 +50,7 @@ async fn what_a_clean_session_had_not_yet_been_sent_is_counted_when_it_ends() {
     opened.handle.mailbox.push(delivery(QoS::AtLeastOnce));
     let unread = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].map(delivery);
     let drained = Drained { deliveries: VecDeque::from(unread), ..Drained::default() };
-    let ended = Ended {
-        session: Session::default(),
-        session_expiry_secs: 0,
-        will: None,
-        reason: CloseReason::ConnectionLost,
-        ended_at: Instant::now(),
-    };
+    let ended = Ended { session_expiry_secs: 0, will: None, reason: CloseReason::ConnectionLost };
     broker.close(opened.handle, ended, drained);
     assert_eq!(broker.metrics.dropped(DropReason::SessionEnded), 3);
     assert_eq!(broker.sessions.len(), 0);

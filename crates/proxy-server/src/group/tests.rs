@@ -21,7 +21,14 @@ fn delivery(qos: QoS) -> Delivery {
         properties: PublishProperties::default(),
     };
     let message = Arc::new(message);
-    Delivery { message, qos, retain: false, subscription_ids: Default::default(), expires_at: None }
+    Delivery {
+        message,
+        qos,
+        retain: false,
+        subscription_ids: Default::default(),
+        expires_at: None,
+        source: Default::default(),
+    }
 }
 
 fn group(mailboxes: &[&Arc<Mailbox>]) -> Group {

@@ -25,7 +25,14 @@ fn delivery(payload: &'static str, qos: QoS) -> Delivery {
         properties: PublishProperties::default(),
     };
     let message = Arc::new(message);
-    Delivery { message, qos, retain: false, subscription_ids: Default::default(), expires_at: None }
+    Delivery {
+        message,
+        qos,
+        retain: false,
+        subscription_ids: Default::default(),
+        expires_at: None,
+        source: Default::default(),
+    }
 }
 
 fn drain(mailbox: &Mailbox, window: usize, quota: usize) -> (Poll<()>, Vec<String>) {
