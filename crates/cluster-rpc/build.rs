@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include_imports(true)
         .open_file("causeway/v1/routes.proto")?
         .open_file("causeway/v1/relay.proto")?
+        .open_file("causeway/v1/sessions.proto")?
         .file_descriptor_set();
     let services = files.file.iter().flat_map(|file| {
         let package = file.package();

@@ -14,9 +14,12 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::convert::Wire;
-use crate::frame::{DeliverDown, DeliverUp, PublishDown, PublishUp, RouteDown, RouteUp};
+use crate::frame::{
+    DeliverDown, DeliverUp, PublishDown, PublishUp, RouteDown, RouteUp, SessionDown, SessionUp,
+};
 use crate::proto::relay_server::{Relay, RelayServer};
 use crate::proto::routes_server::{Routes, RoutesServer};
+use crate::proto::sessions_server::{Sessions, SessionsServer};
 use crate::stream::{self, Outgoing, Stream};
 use crate::token::Token;
 use crate::transport;
@@ -51,6 +54,8 @@ pub enum Attachment {
     Publish(Stream<PublishUp, PublishDown>),
     /// An endpoint takes deliveries.
     Deliver(Stream<DeliverUp, DeliverDown>),
+    /// A proxy speaks of its sessions. Only one that was told of a store here opens it.
+    Sessions(Stream<SessionUp, SessionDown>),
 }
 
 /// The streams peers open. Dropping it refuses further ones.
@@ -71,7 +76,7 @@ impl fmt::Debug for Attachments {
     }
 }
 
-/// Serves both services on `listener` in a task of its own until `shutdown`, which also ends every
+/// Serves all services on `listener` in a task of its own until `shutdown`, which also ends every
 /// stream after the frames queued on it.
 pub fn serve(
     listener: TcpListener,
@@ -82,7 +87,8 @@ pub fn serve(
     let limit = transport::decode_limit(config.max_packet_bytes);
     let service = Service { token: config.token, accepted: sender, shutdown: shutdown.clone() };
     let routes = RoutesServer::new(service.clone()).max_decoding_message_size(limit);
-    let relay = RelayServer::new(service).max_decoding_message_size(limit);
+    let relay = RelayServer::new(service.clone()).max_decoding_message_size(limit);
+    let sessions = SessionsServer::new(service).max_decoding_message_size(limit);
     let server = Server::builder()
         .initial_stream_window_size(transport::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(transport::CONNECTION_WINDOW_BYTES)
@@ -91,6 +97,7 @@ pub fn serve(
         .http2_keepalive_timeout(Some(transport::KEEP_ALIVE_TIMEOUT))
         .add_service(routes)
         .add_service(relay)
+        .add_service(sessions)
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
             shutdown.clone().cancelled_owned(),
@@ -162,5 +169,17 @@ impl Relay for Service {
         request: Request<Streaming<Bytes>>,
     ) -> Result<Response<Self::DeliverStream>, Status> {
         self.accept(request, Attachment::Deliver).await
+    }
+}
+
+#[tonic::async_trait]
+impl Sessions for Service {
+    type AttendStream = Outgoing<SessionDown>;
+
+    async fn attend(
+        &self,
+        request: Request<Streaming<Bytes>>,
+    ) -> Result<Response<Self::AttendStream>, Status> {
+        self.accept(request, Attachment::Sessions).await
     }
 }

@@ -5,11 +5,13 @@
 
 mod relay;
 mod routes;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use mqtt_codec::QoS;
 use prost::Message as _;
 
 pub(crate) use relay::incoming_frame;
@@ -67,4 +69,18 @@ fn required<T>(part: Option<T>, name: &'static str) -> Result<T, FrameError> {
 
 fn text(bytes: Bytes, name: &'static str) -> Result<ByteString, FrameError> {
     ByteString::try_from(bytes).map_err(|_| FrameError::Invalid(name))
+}
+
+fn qos(bits: u32) -> Result<QoS, FrameError> {
+    u8::try_from(bits).ok().and_then(QoS::from_bits).ok_or(FrameError::Invalid("qos"))
+}
+
+/// What makes a message once: 16 bytes, little endian.
+fn key(bytes: &[u8]) -> Result<u128, FrameError> {
+    let bytes = <[u8; 16]>::try_from(bytes).map_err(|_| FrameError::Invalid("key"))?;
+    Ok(u128::from_le_bytes(bytes))
+}
+
+fn from_key(key: u128) -> Bytes {
+    Bytes::copy_from_slice(&key.to_le_bytes())
 }

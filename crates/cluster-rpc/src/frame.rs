@@ -1,4 +1,4 @@
-//! The frames of both services as our own types: what the proto files say, checked.
+//! The frames of the services as our own types: what the proto files say, checked.
 //!
 //! Everything above this crate speaks in these; protobuf and tonic stay inside it.
 
@@ -6,7 +6,7 @@ mod session;
 
 use std::sync::Arc;
 
-use mqtt_codec::{Message, QoS, TopicFilter};
+use mqtt_codec::{Message, QoS, ReasonCode, TopicFilter};
 
 pub use self::session::{
     AttachCall, GroupPlace, Held, QueuePlace, SessionAnswer, SessionCall, SessionDelivery,
@@ -87,6 +87,27 @@ pub enum RouteUp {
     Delta(Delta),
     /// I live, and my table looks like this.
     Beat(Beat),
+    /// I go for good: forget me at once. The last frame.
+    Leave,
+}
+
+/// What an endpoint is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EndpointRole {
+    /// It has clients.
+    #[default]
+    Proxy,
+    /// It has the durable state. There is one in a cluster, and its routes never go.
+    Store,
+}
+
+/// Whether the process that answers holds the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreHere {
+    /// It takes session streams.
+    Yes,
+    /// It is a relay only.
+    No,
 }
 
 /// Who an endpoint is and how far its numbered changes reach.
@@ -102,6 +123,8 @@ pub struct Hello {
     pub oldest_delta: u64,
     /// Endpoints it last heard of from any intermediate.
     pub known: Vec<Member>,
+    /// What it is.
+    pub role: EndpointRole,
 }
 
 /// A part of a snapshot; the table changes with the last one, at once.
@@ -146,6 +169,8 @@ pub enum RouteDown {
         member: Member,
         /// Send changes from this number on; `None`: send a snapshot.
         deltas_from: Option<u64>,
+        /// Whether this is where sessions are.
+        store: StoreHere,
     },
     /// All changes up to this number are in the intermediate's table.
     Applied(u64),
@@ -188,6 +213,17 @@ pub enum RejectReason {
     DeclaredDead,
     /// The protocol version is not spoken here.
     Protocol,
+    /// Another store is known.
+    SecondStore,
+}
+
+/// What a message says of where it comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Provenance {
+    /// XXH3-64 of the publisher's client identifier; 0 for none.
+    pub publisher: u64,
+    /// Makes it one message, whichever ways it comes; `None` if it comes one way.
+    pub once: Option<u128>,
 }
 
 /// A message with its place in its origin's order.
@@ -197,6 +233,8 @@ pub struct Routed {
     pub lane: Lane,
     /// Number within (origin, lane), from 1.
     pub seq: u64,
+    /// Who published it.
+    pub provenance: Provenance,
     /// The message; `expiry_secs` is what was left when it was sent.
     pub message: Message,
 }
@@ -231,6 +269,9 @@ pub enum PublishDown {
     Acked(Vec<(Lane, u64)>),
     /// Answer to the barrier with this id.
     BarrierDone(u64),
+    /// These numbers of these lanes were not taken by an endpoint, and why: 0x80 or above. Always before
+    /// the `Acked` that covers them.
+    Refused(Vec<(Lane, u64, ReasonCode)>),
 }
 
 /// Endpoint to intermediate, on the deliver stream.
@@ -238,8 +279,11 @@ pub enum PublishDown {
 pub enum DeliverUp {
     /// The first frame.
     Open(DeliverOpen),
-    /// Everything up to this number of the link has been taken.
+    /// Everything up to this number of the link has been taken or refused.
     Acked(u64),
+    /// These numbers of the link are not taken, and why: 0x80 or above. Always before the `Acked` that
+    /// covers them.
+    Refused(Vec<(u64, ReasonCode)>),
 }
 
 /// Who opens a deliver stream, and where its last one ended.

@@ -2,7 +2,7 @@
 //!
 //! It owns every message of this proxy that is on its way into the cluster. Invariants:
 //! - a lane is sent on one link at a time, in the order of its numbers;
-//! - a QoS >= 1 message leaves the window only acknowledged, expired, or fenced with its origin;
+//! - a QoS >= 1 message leaves the window only acknowledged, refused, expired, or fenced with its origin;
 //! - after a break everything unacknowledged of a lane is sent again, in order, before anything new
 //!   (go-back-N: receivers drop what is not above the last number, so retrying one message after
 //!   later ones were taken would lose it).
@@ -26,11 +26,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mqtt_codec::{Message, QoS};
+use mqtt_codec::{Message, QoS, ReasonCode};
 
 pub(crate) use self::lane_queue::Outgoing;
 use self::lane_queue::{Carrier, LaneQueue};
-use crate::frame::{LANES, Lane, NodeId, weight_of};
+use crate::frame::{LANES, Lane, NodeId, Provenance, weight_of};
 use crate::lane::preference;
 use crate::uplink::{UplinkMetrics, WindowFull, count};
 
@@ -72,7 +72,17 @@ pub(crate) struct Origin<T> {
     kept: Usage,
     backlog: Usage,
     completed: Vec<T>,
+    refused: Vec<(T, ReasonCode)>,
     metrics: Arc<UplinkMetrics>,
+}
+
+/// A message to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publication<'a> {
+    pub(crate) lane: Lane,
+    pub(crate) message: &'a Arc<Message>,
+    pub(crate) expires_at: Option<Instant>,
+    pub(crate) provenance: Provenance,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -105,6 +115,7 @@ impl<T> Origin<T> {
             kept: Usage::default(),
             backlog: Usage::default(),
             completed: Vec::new(),
+            refused: Vec::new(),
             metrics,
         }
     }
@@ -112,11 +123,10 @@ impl<T> Origin<T> {
     /// Takes a message. Returns the link that has something to send now and had nothing before.
     pub(crate) fn publish(
         &mut self,
-        lane: Lane,
-        message: &Arc<Message>,
-        expires_at: Option<Instant>,
+        publication: Publication<'_>,
         ticket: Option<T>,
     ) -> Result<Option<LinkId>, WindowFull<T>> {
+        let Publication { lane, message, .. } = publication;
         let weight = weight_of(message);
         let queue = &mut self.lanes[usize::from(lane.0)];
         if message.qos == QoS::AtMostOnce {
@@ -136,15 +146,15 @@ impl<T> Origin<T> {
             self.kept.add(weight);
         }
         let queue = &mut self.lanes[usize::from(lane.0)];
-        queue.push(message, weight, expires_at, ticket);
+        queue.push(publication, weight, ticket);
         Ok(self.make_ready(lane))
     }
 
-    /// Whether a QoS >= 1 message would be taken. What is completed but not yet fetched counts, so
+    /// Whether a QoS >= 1 message would be taken. What is completed or refused but not yet fetched counts, so
     /// that a slow consumer of completions holds the publishers back too.
     pub(crate) fn has_room(&self) -> bool {
         let used = Usage {
-            messages: self.kept.messages.saturating_add(self.completed.len()),
+            messages: self.kept.messages + self.completed.len() + self.refused.len(),
             bytes: self.kept.bytes,
         };
         used.below(self.limits.messages, self.limits.bytes)
@@ -224,6 +234,25 @@ impl<T> Origin<T> {
         count(&self.metrics.acked, messages);
     }
 
+    /// An endpoint has not taken these, and nobody gets them again: they are done, so none of them is sent
+    /// once more. The numbers around them are acknowledged as ever.
+    pub(crate) fn handle_refused(&mut self, id: LinkId, refused: &[(Lane, u64, ReasonCode)]) {
+        let mut messages = 0;
+        for &(lane, seq, reason) in refused {
+            let queue = &mut self.lanes[usize::from(lane.0)];
+            if queue.carrier.link() != Some(id) {
+                continue;
+            }
+            // A second endpoint that refuses the same message finds nothing.
+            if let Some(slot) = queue.take_unacked(seq) {
+                messages += 1;
+                self.kept.subtract(slot.weight);
+                self.refused.extend(slot.ticket.map(|ticket| (ticket, reason)));
+            }
+        }
+        count(&self.metrics.refused, messages);
+    }
+
     /// Everything sent on the lane before the barrier has arrived: the lane moves.
     pub(crate) fn handle_barrier_done(&mut self, id: LinkId, barrier: u64) {
         let lane = barrier_lane(barrier);
@@ -268,9 +297,14 @@ impl<T> Origin<T> {
         std::mem::take(&mut self.completed)
     }
 
-    /// Whether [`take_completed`](Self::take_completed) has any.
-    pub(crate) fn has_completed(&self) -> bool {
-        !self.completed.is_empty()
+    /// Tickets of messages that were refused, and why.
+    pub(crate) fn take_refused(&mut self) -> Vec<(T, ReasonCode)> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Whether [`take_completed`](Self::take_completed) or [`take_refused`](Self::take_refused) has any.
+    pub(crate) fn has_results(&self) -> bool {
+        !self.completed.is_empty() || !self.refused.is_empty()
     }
 
     /// This incarnation was declared dead: everything is dropped unacknowledged, numbers begin anew,

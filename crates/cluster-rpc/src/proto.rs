@@ -17,3 +17,4 @@
 tonic::include_proto!("causeway.v1");
 tonic::include_proto!("causeway.v1.Relay");
 tonic::include_proto!("causeway.v1.Routes");
+tonic::include_proto!("causeway.v1.Sessions");

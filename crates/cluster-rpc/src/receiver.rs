@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use foldhash::{HashMap, HashMapExt as _};
 use mqtt_codec::Message;
 
-use crate::frame::{LANES, Lane, OriginId};
+use crate::frame::{LANES, Lane, OriginId, Provenance};
 
 /// How long an origin is remembered after it has left every intermediate's view.
 const REMEMBERED: Duration = Duration::from_secs(600);
@@ -18,15 +18,23 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// Origins remembered at most: 2 KiB each.
 const MAX_ORIGINS: usize = 4_096;
 
-/// A message as it arrives at the proxy it is for.
+/// A message as it arrives at the endpoint it is for.
 #[derive(Clone, Debug)]
-pub(crate) struct Incoming {
-    pub(crate) origin: OriginId,
-    pub(crate) lane: Lane,
+pub struct Incoming {
+    /// The life of the proxy it was published at.
+    pub origin: OriginId,
+    /// Hash of its topic.
+    pub lane: Lane,
+    /// Its number within (origin, lane).
+    pub seq: u64,
+    /// Who published it.
+    pub provenance: Provenance,
+    /// The message; its expiry interval is what was left when it was sent.
+    pub message: Arc<Message>,
+    /// Its number on the link.
+    pub(crate) number: u64,
     /// Whether it may pass; [`Receiver::admit`] says it.
     pub(crate) new: bool,
-    pub(crate) seq: u64,
-    pub(crate) message: Arc<Message>,
 }
 
 /// A frame of the deliver stream, decoded for the receiving proxy.
@@ -59,9 +67,9 @@ impl Receiver {
         Self { origins: HashMap::new() }
     }
 
-    /// Takes what came before out of a batch. Returns how many there were.
-    pub(crate) fn admit(&mut self, batch: &mut Vec<Incoming>, now: Instant) -> usize {
-        let mut repeated = 0;
+    /// Takes what came before out of a batch, and returns it.
+    pub(crate) fn admit(&mut self, batch: &mut Vec<Incoming>, now: Instant) -> Vec<Incoming> {
+        let mut repeated = 0_usize;
         // A batch is mostly of one origin: it is looked up once.
         for run in batch.chunk_by_mut(|one, next| one.origin == next.origin) {
             let Some(first) = run.first() else { continue };
@@ -71,10 +79,15 @@ impl Receiver {
                 repeated += usize::from(!incoming.new);
             }
         }
-        if repeated != 0 {
-            batch.retain(|incoming| incoming.new);
+        if repeated == 0 {
+            return Vec::new();
         }
-        repeated
+        batch.extract_if(.., |incoming| !incoming.new).collect()
+    }
+
+    /// Whether this origin is remembered.
+    pub(crate) fn remembers(&self, origin: OriginId) -> bool {
+        self.origins.contains_key(&origin)
     }
 
     /// Forgets the origins that are in no view and were not heard of for long.
@@ -138,17 +151,19 @@ mod tests {
         Incoming {
             origin: OriginId(origin),
             lane: Lane(lane),
-            new: true,
             seq,
+            provenance: Provenance::default(),
             message: Arc::new(message),
+            number: seq,
+            new: true,
         }
     }
 
     fn admit(receiver: &mut Receiver, message: (u64, u8, u64), now: Instant) -> bool {
         let mut batch = vec![incoming(message.0, message.1, message.2)];
         let repeated = receiver.admit(&mut batch, now);
-        assert_eq!(repeated + batch.len(), 1);
-        repeated == 0
+        assert_eq!(repeated.len() + batch.len(), 1);
+        repeated.is_empty()
     }
 
     #[test]
@@ -156,7 +171,7 @@ mod tests {
         let mut receiver = Receiver::new();
         let numbers = [(1, 0, 2), (1, 0, 1), (2, 0, 1), (1, 0, 3), (1, 1, 1), (1, 1, 1)];
         let mut batch = numbers.map(|(origin, lane, seq)| incoming(origin, lane, seq)).to_vec();
-        assert_eq!(receiver.admit(&mut batch, Instant::now()), 2);
+        assert_eq!(receiver.admit(&mut batch, Instant::now()).len(), 2);
         let passed: Vec<_> = batch.iter().map(|one| (one.origin.0, one.lane.0, one.seq)).collect();
         assert_eq!(passed, [(1, 0, 2), (2, 0, 1), (1, 0, 3), (1, 1, 1)]);
     }

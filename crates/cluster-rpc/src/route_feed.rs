@@ -1,7 +1,7 @@
 //! What one intermediate is still to be told of the routing table. Pure.
 //!
 //! Invariant: it gets the Hello, then - once welcomed - the whole table or the changes it lacks, then
-//! each change once and in order. While a snapshot is on its way nothing else is.
+//! each change once and in order. While a snapshot is on its way nothing else is. A good-bye is the last.
 
 use std::vec::IntoIter;
 
@@ -25,9 +25,17 @@ enum Stage {
     /// The Hello is to be sent.
     Greeting(Option<Box<Hello>>),
     /// The rest of the table as it was at `at_seq`.
-    Snapshot { at_seq: u64, rows: IntoIter<Route> },
+    Snapshot {
+        at_seq: u64,
+        rows: IntoIter<Route>,
+    },
     /// The number of the next change.
-    Deltas { next: u64 },
+    Deltas {
+        next: u64,
+    },
+    /// The good-bye is to be sent.
+    Leaving,
+    Left,
 }
 
 impl RouteFeed {
@@ -37,6 +45,10 @@ impl RouteFeed {
 
     /// The intermediate wants the changes from a number on, or the whole table.
     pub(crate) fn handle_welcome(&mut self, deltas_from: Option<u64>, log: &RouteLog) {
+        // One that leaves has nothing more to tell.
+        if matches!(self.stage, Stage::Leaving | Stage::Left) {
+            return;
+        }
         match deltas_from.filter(|&first| log.changes_from(first).is_some()) {
             Some(next) => self.stage = Stage::Deltas { next },
             None => self.begin_snapshot(log),
@@ -51,10 +63,31 @@ impl RouteFeed {
         }
     }
 
+    /// The endpoint goes for good. An intermediate that has not heard who it is hears nothing more.
+    pub(crate) fn leave(&mut self) {
+        self.stage = match self.stage {
+            Stage::Greeting(Some(_)) | Stage::Left => Stage::Left,
+            Stage::Greeting(None)
+            | Stage::Snapshot { .. }
+            | Stage::Deltas { .. }
+            | Stage::Leaving => Stage::Leaving,
+        };
+    }
+
+    /// Whether everything is said.
+    pub(crate) fn has_left(&self) -> bool {
+        matches!(self.stage, Stage::Left)
+    }
+
     /// The next frame that is due, whatever the time.
     pub(crate) fn poll(&mut self, log: &RouteLog) -> Option<RouteUp> {
         match &mut self.stage {
             Stage::Greeting(hello) => hello.take().map(|hello| RouteUp::Hello(*hello)),
+            Stage::Leaving => {
+                self.stage = Stage::Left;
+                Some(RouteUp::Leave)
+            }
+            Stage::Left => None,
             Stage::Snapshot { at_seq, rows } => {
                 let at_seq = *at_seq;
                 let routes = chunk(rows.by_ref());
@@ -94,7 +127,11 @@ impl RouteFeed {
                     digest: log.digest(),
                 }))
             }
-            Stage::Greeting(_) | Stage::Snapshot { .. } | Stage::Deltas { .. } => None,
+            Stage::Greeting(_)
+            | Stage::Snapshot { .. }
+            | Stage::Deltas { .. }
+            | Stage::Leaving
+            | Stage::Left => None,
         }
     }
 
@@ -121,7 +158,7 @@ mod tests {
     use mqtt_codec::{QoS, TopicFilter};
 
     use super::*;
-    use crate::frame::{Incarnation, Member, NodeId, PROTOCOL};
+    use crate::frame::{EndpointRole, Incarnation, Member, NodeId, PROTOCOL};
 
     fn hello() -> Hello {
         let node = NodeId::new("p").unwrap();
@@ -131,6 +168,7 @@ mod tests {
             head_seq: 0,
             oldest_delta: 1,
             known: Vec::new(),
+            role: EndpointRole::Proxy,
         }
     }
 

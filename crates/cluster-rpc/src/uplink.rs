@@ -28,8 +28,9 @@ pub use self::metrics::UplinkMetrics;
 pub(crate) use self::metrics::count;
 pub(crate) use self::shared::{PublishPoll, Shared};
 pub use self::status::{IntermediateState, IntermediateStatus, UplinkStatus};
-use crate::frame::Route;
-use crate::lane::lane_of;
+use crate::frame::{Member, OriginId, Provenance, Route};
+use crate::lane::{lane_of, origin_of};
+use crate::origin::Publication;
 use crate::route_log::RouteSeq;
 
 /// Batches of deliveries that may wait for the broker; then the links are not read.
@@ -79,9 +80,9 @@ impl<T: Send + 'static> Uplink<T> {
         self.shared.applied(seq).await;
     }
 
-    /// Sends a message to every other proxy with a matching route.
+    /// Sends a message to every other endpoint with a matching route.
     ///
-    /// With QoS >= 1 the ticket comes back in [`UplinkEvent::Completed`]. QoS 0 takes none, and is dropped and
+    /// With QoS >= 1 the ticket comes back in [`UplinkEvent::Completed`] or [`UplinkEvent::Refused`]. QoS 0 takes none, and is dropped and
     /// counted when nobody can carry it now.
     ///
     /// # Errors
@@ -90,14 +91,41 @@ impl<T: Send + 'static> Uplink<T> {
         &self,
         message: &Arc<Message>,
         expires_at: Option<Instant>,
+        provenance: Provenance,
         ticket: Option<T>,
     ) -> Result<(), WindowFull<T>> {
-        self.shared.publish(lane_of(&message.topic), message, expires_at, ticket)
+        let lane = lane_of(&message.topic);
+        self.shared.publish(Publication { lane, message, expires_at, provenance }, ticket)
     }
 
     /// Resolves when a QoS >= 1 message would be taken again.
     pub async fn window_open(&self) {
         self.shared.window_open().await;
+    }
+
+    /// This life of this endpoint.
+    #[must_use]
+    pub fn member(&self) -> Member {
+        self.shared.read_roster(|roster| roster.member().clone())
+    }
+
+    /// All endpoints that any intermediate is known to have, this one included.
+    #[must_use]
+    pub fn present(&self) -> Vec<Member> {
+        self.shared.read_roster(|roster| roster.present().to_vec())
+    }
+
+    /// The same, as the origins of their messages.
+    #[must_use]
+    pub fn present_origins(&self) -> Vec<OriginId> {
+        self.shared.read_roster(|roster| roster.present().iter().map(origin_of).collect())
+    }
+
+    /// Says to all intermediates that this endpoint goes for good, and ends its links. Resolves when they
+    /// have ended, or after a second. Nothing can be published or taken afterwards: the caller cancels the
+    /// shutdown token next.
+    pub async fn leave(&self) {
+        self.shared.leave().await;
     }
 
     /// A picture of this moment.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mqtt_codec::Message;
 
 use crate::error::FrameError;
-use crate::frame::Delivery;
+use crate::frame::{Delivery, Provenance};
 use crate::origin::Outgoing;
 use crate::proto;
 
@@ -27,12 +27,17 @@ struct Place {
     lane: u8,
     seq: u64,
     expiry_secs: Option<u32>,
+    provenance: Provenance,
 }
 
 /// `PublishUp` with a batch.
 pub(crate) fn publish_batch(batch: &[Outgoing]) -> Bytes {
-    let place =
-        |out: &Outgoing| Place { lane: out.lane.0, seq: out.seq, expiry_secs: out.expiry_secs };
+    let place = |out: &Outgoing| Place {
+        lane: out.lane.0,
+        seq: out.seq,
+        expiry_secs: out.expiry_secs,
+        provenance: out.provenance,
+    };
     let lengths: Vec<_> = batch.iter().map(|out| routed_len(place(out), &out.message)).collect();
     let body = lengths.iter().map(|&length| part_len(length)).sum();
     let mut dst = Vec::with_capacity(part_len(body));
@@ -50,6 +55,7 @@ pub(crate) fn deliver_batch(first_seq: u64, deliveries: &[Delivery]) -> Bytes {
         lane: delivery.routed.lane.0,
         seq: delivery.routed.seq,
         expiry_secs: delivery.routed.message.expiry_secs,
+        provenance: delivery.routed.provenance,
     };
     let lengths: Vec<_> = deliveries
         .iter()
@@ -131,6 +137,8 @@ fn read_routed(mut fields: Fields<'_>) -> Result<proto::Routed, FrameError> {
             Field::Part(5, part) => routed.properties = part.shared(),
             Field::Part(6, part) => routed.payload = part.shared(),
             Field::Number(7, secs) => routed.expiry_secs = Some(narrow(secs)?),
+            Field::Number(8, publisher) => routed.publisher = publisher,
+            Field::Part(9, part) => routed.once = part.shared(),
             Field::Number(..) | Field::Part(..) => {}
         }
     }
@@ -216,6 +224,8 @@ fn routed_len(place: Place, message: &Message) -> usize {
         + part(message.properties.as_bytes().len())
         + part(message.payload.len())
         + place.expiry_secs.map_or(0, |secs| 1 + varint_len(secs.into()))
+        + if place.provenance.publisher == 0 { 0 } else { 9 }
+        + place.provenance.once.map_or(0, |_| part_len(16))
 }
 
 fn put_routed(dst: &mut Vec<u8>, place: Place, message: &Message) {
@@ -228,6 +238,13 @@ fn put_routed(dst: &mut Vec<u8>, place: Place, message: &Message) {
     if let Some(secs) = place.expiry_secs {
         put_varint(dst, 7 << 3 | VARINT);
         put_varint(dst, secs.into());
+    }
+    if place.provenance.publisher != 0 {
+        put_varint(dst, 8 << 3 | FIXED64);
+        dst.extend_from_slice(&place.provenance.publisher.to_le_bytes());
+    }
+    if let Some(once) = place.provenance.once {
+        put_part(dst, 9, &once.to_le_bytes());
     }
 }
 

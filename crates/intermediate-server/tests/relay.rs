@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster_rpc::frame::{NodeId, Route};
+use cluster_rpc::frame::{NodeId, Provenance, Route};
 use cluster_rpc::{Token, Uplink, UplinkConfig, UplinkEvent, UplinkEvents};
 use intermediate_server::{Config, Listeners, Node, Stats};
 use mqtt_codec::{Message, PublishProperties, QoS, TopicFilter, TopicName};
@@ -105,7 +105,8 @@ impl Proxy {
             properties: PublishProperties::default(),
         });
         let ticket = (qos > QoS::AtMostOnce).then_some(number);
-        self.uplink.publish(&message, None, ticket).expect("the window is not full");
+        let provenance = Provenance::default();
+        self.uplink.publish(&message, None, provenance, ticket).expect("the window is not full");
     }
 
     /// Acts on events until `done`.
@@ -128,6 +129,7 @@ impl Proxy {
                 deliveries.accept();
             }
             UplinkEvent::Completed(tickets) => self.completed.extend(tickets),
+            UplinkEvent::Refused(refused) => panic!("refused: {refused:?}"),
             UplinkEvent::Fenced { new, .. } => panic!("fenced: {new:?}"),
         }
     }

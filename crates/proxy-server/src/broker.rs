@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use cluster_rpc::frame::Provenance;
 use cluster_rpc::{RouteSeq, Uplink, WindowFull};
 use mqtt_codec::{Message, QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
 use mqtt_session::{Ended, Resumed, ServerProfile, Session, Ticket};
@@ -223,7 +224,7 @@ impl Broker {
             relay_once(uplink, &taken);
             return Ok(());
         }
-        match uplink.publish(&taken.message, taken.expires_at, Some(ticket)) {
+        match uplink.publish(&taken.message, taken.expires_at, Provenance::default(), Some(ticket)) {
             Err(WindowFull { ticket: Some(ticket) }) => Err(Stalled { taken, ticket }),
             Ok(()) | Err(WindowFull { ticket: None }) => Ok(()),
         }
@@ -395,7 +396,7 @@ impl Broker {
 
 /// QoS 0 takes no ticket: the uplink may drop it, and counts that.
 fn relay_once(uplink: &Uplink<PublishTicket>, taken: &Taken) {
-    drop(uplink.publish(&taken.message, taken.expires_at, None));
+    drop(uplink.publish(&taken.message, taken.expires_at, Provenance::default(), None));
 }
 
 fn expiry(message: &Message, now: Instant) -> Option<Instant> {

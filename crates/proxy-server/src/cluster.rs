@@ -34,6 +34,11 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
                 tally.flush(&broker.metrics);
             }
             UplinkEvent::Completed(tickets) => complete(tickets, ReasonCode::Success),
+            UplinkEvent::Refused(refused) => {
+                for (ticket, reason) in refused {
+                    complete(vec![ticket], reason);
+                }
+            }
             UplinkEvent::Fenced { new, dropped } => {
                 tracing::warn!(
                     incarnation = new.0,

@@ -6,15 +6,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mqtt_codec::{Message, PublishProperties, QoS, TopicName};
+use mqtt_codec::{Message, PublishProperties, ReasonCode, TopicName};
 
 use prost::Message as _;
 
-use super::{Wire, required, text};
+use super::{Wire, from_key, key, qos, required, text};
 use crate::error::FrameError;
 use crate::frame::{
-    DeliverDown, DeliverOpen, DeliverUp, Delivery, Lane, Member, OriginId, PublishDown, PublishUp,
-    Routed,
+    DeliverDown, DeliverOpen, DeliverUp, Delivery, Lane, Member, OriginId, Provenance, PublishDown,
+    PublishUp, Routed,
 };
 use crate::proto;
 use crate::proto::{deliver_down, deliver_up, publish_down, publish_up};
@@ -76,6 +76,15 @@ impl Wire for PublishDown {
                 Self::Acked(pairs.map(|(id, seq)| Ok((lane(id)?, seq))).collect::<Result<_, _>>()?)
             }
             publish_down::Frame::BarrierDone(done) => Self::BarrierDone(done.id),
+            publish_down::Frame::Refused(refused) => {
+                let proto::Refused { lanes, seqs, reasons } = refused;
+                if lanes.len() != seqs.len() || lanes.len() != reasons.len() {
+                    return Err(FrameError::Invalid("refused: columns of different length"));
+                }
+                let rows = lanes.into_iter().zip(seqs).zip(reasons);
+                let row = |((id, seq), why)| Ok((lane(id)?, seq, refusal(why)?));
+                Self::Refused(rows.map(row).collect::<Result<_, _>>()?)
+            }
         })
     }
 
@@ -90,6 +99,11 @@ impl Wire for PublishDown {
                 publish_down::Frame::Acked(proto::Acked { lanes, up_to })
             }
             Self::BarrierDone(id) => publish_down::Frame::BarrierDone(proto::BarrierDone { id }),
+            Self::Refused(refused) => publish_down::Frame::Refused(proto::Refused {
+                lanes: refused.iter().map(|(lane, ..)| lane.0.into()).collect(),
+                seqs: refused.iter().map(|&(_, seq, _)| seq).collect(),
+                reasons: refused.iter().map(|&(.., reason)| reason as u32).collect(),
+            }),
         };
         proto::PublishDown { frame: Some(frame) }
     }
@@ -106,6 +120,15 @@ impl Wire for DeliverUp {
                 last_seq: open.last_seq,
             }),
             deliver_up::Frame::Acked(up_to) => Self::Acked(up_to),
+            deliver_up::Frame::Refused(proto::DeliverRefused { seqs, reasons }) => {
+                if seqs.len() != reasons.len() {
+                    return Err(FrameError::Invalid("refused: columns of different length"));
+                }
+                let rows = seqs.into_iter().zip(reasons);
+                Self::Refused(
+                    rows.map(|(seq, why)| Ok((seq, refusal(why)?))).collect::<Result<_, _>>()?,
+                )
+            }
         })
     }
 
@@ -117,6 +140,10 @@ impl Wire for DeliverUp {
                 last_seq: open.last_seq,
             }),
             Self::Acked(up_to) => deliver_up::Frame::Acked(up_to),
+            Self::Refused(refused) => deliver_up::Frame::Refused(proto::DeliverRefused {
+                seqs: refused.iter().map(|&(seq, _)| seq).collect(),
+                reasons: refused.iter().map(|&(_, reason)| reason as u32).collect(),
+            }),
         };
         proto::DeliverUp { frame: Some(frame) }
     }
@@ -178,28 +205,37 @@ pub(crate) fn incoming_frame(frame: Bytes) -> Result<IncomingFrame, FrameError> 
         Ok(Incoming {
             origin: OriginId(origin),
             lane: routed.lane,
-            new: true,
             seq: routed.seq,
+            provenance: routed.provenance,
             message: Arc::new(routed.message),
+            number: 0,
+            new: true,
         })
     };
     if let Some((first_seq, messages)) = wire::read_deliver_batch(&frame, incoming)? {
-        let up_to = last_number(first_seq, messages.len())?;
-        return Ok(IncomingFrame::Batch { up_to, messages });
+        return numbered(first_seq, messages);
     }
-    Ok(match DeliverDown::decode(frame)? {
-        DeliverDown::LinkOpen(link) => IncomingFrame::LinkOpen(link),
-        DeliverDown::Batch { first_seq, deliveries } => IncomingFrame::Batch {
-            up_to: last_number(first_seq, deliveries.len())?,
-            messages: deliveries.into_iter().map(Incoming::from).collect(),
-        },
-    })
+    match DeliverDown::decode(frame)? {
+        DeliverDown::LinkOpen(link) => Ok(IncomingFrame::LinkOpen(link)),
+        DeliverDown::Batch { first_seq, deliveries } => {
+            numbered(first_seq, deliveries.into_iter().map(Incoming::from).collect())
+        }
+    }
+}
+
+fn numbered(first_seq: u64, mut messages: Vec<Incoming>) -> Result<IncomingFrame, FrameError> {
+    let up_to = last_number(first_seq, messages.len())?;
+    for (number, incoming) in (first_seq..).zip(&mut messages) {
+        incoming.number = number;
+    }
+    Ok(IncomingFrame::Batch { up_to, messages })
 }
 
 impl From<Delivery> for Incoming {
     fn from(delivery: Delivery) -> Self {
-        let Routed { lane, seq, ref message } = *delivery.routed;
-        Self { origin: delivery.origin, lane, new: true, seq, message: Arc::new(message.clone()) }
+        let Routed { lane, seq, provenance, ref message } = *delivery.routed;
+        let message = Arc::new(message.clone());
+        Self { origin: delivery.origin, lane, seq, provenance, message, number: 0, new: true }
     }
 }
 
@@ -216,49 +252,63 @@ fn lane(id: u32) -> Result<Lane, FrameError> {
     u8::try_from(id).map(Lane).map_err(|_| FrameError::Invalid("lane"))
 }
 
+/// A reason for which a message is not taken.
+fn refusal(reason: u32) -> Result<ReasonCode, FrameError> {
+    let reason = u8::try_from(reason).ok().and_then(ReasonCode::from_byte);
+    reason.filter(|reason| reason.is_error()).ok_or(FrameError::Invalid("reason of a refusal"))
+}
+
 fn routed(routed: proto::Routed) -> Result<Routed, FrameError> {
     if routed.seq == 0 {
         return Err(FrameError::Invalid("sequence number"));
     }
+    let once = (!routed.once.is_empty()).then(|| key(&routed.once)).transpose()?;
+    Ok(Routed {
+        lane: lane(routed.lane)?,
+        seq: routed.seq,
+        provenance: Provenance { publisher: routed.publisher, once },
+        message: message(routed)?,
+    })
+}
+
+/// What is in it beside its place.
+pub(super) fn message(routed: proto::Routed) -> Result<Message, FrameError> {
     if routed.flags & !(QOS_BITS | RETAIN_BIT) != 0 {
         return Err(FrameError::Invalid("flags"));
     }
-    let qos = match routed.flags & QOS_BITS {
-        0 => QoS::AtMostOnce,
-        1 => QoS::AtLeastOnce,
-        2 => QoS::ExactlyOnce,
-        _ => return Err(FrameError::Invalid("qos")),
-    };
     let topic =
         TopicName::new(text(routed.topic, "topic")?).map_err(|_| FrameError::Invalid("topic"))?;
     let properties = PublishProperties::decode(routed.properties)
         .map_err(|_| FrameError::Invalid("properties"))?;
-    Ok(Routed {
-        lane: lane(routed.lane)?,
-        seq: routed.seq,
-        message: Message {
-            topic,
-            payload: routed.payload,
-            qos,
-            retain: routed.flags & RETAIN_BIT != 0,
-            expiry_secs: routed.expiry_secs,
-            properties,
-        },
+    Ok(Message {
+        topic,
+        payload: routed.payload,
+        qos: qos(routed.flags & QOS_BITS)?,
+        retain: routed.flags & RETAIN_BIT != 0,
+        expiry_secs: routed.expiry_secs,
+        properties,
     })
 }
 
 fn from_routed(routed: &Routed) -> proto::Routed {
-    proto::Routed { lane: routed.lane.0.into(), seq: routed.seq, ..from_message(&routed.message) }
+    let Routed { lane, seq, provenance, message } = routed;
+    proto::Routed {
+        lane: lane.0.into(),
+        seq: *seq,
+        publisher: provenance.publisher,
+        once: provenance.once.map(from_key).unwrap_or_default(),
+        ..from_message(message)
+    }
 }
 
-fn from_message(message: &Message) -> proto::Routed {
+/// A message without a place.
+pub(super) fn from_message(message: &Message) -> proto::Routed {
     proto::Routed {
-        lane: 0,
-        seq: 0,
         topic: message.topic.as_byte_string().as_bytes().clone(),
         flags: wire::flags(message) as u32,
         properties: message.properties.as_bytes().clone(),
         payload: message.payload.clone(),
         expiry_secs: message.expiry_secs,
+        ..proto::Routed::default()
     }
 }

@@ -5,8 +5,8 @@ use mqtt_codec::{QoS, TopicFilter};
 use super::{Wire, members, required, text};
 use crate::error::FrameError;
 use crate::frame::{
-    Beat, Delta, Hello, Member, RejectReason, RelayState, Route, RouteDown, RouteUp, SnapshotChunk,
-    View,
+    Beat, Delta, EndpointRole, Hello, Member, RejectReason, RelayState, Route, RouteDown, RouteUp,
+    SnapshotChunk, StoreHere, View,
 };
 use crate::proto;
 use crate::proto::{route_down, route_up};
@@ -22,6 +22,7 @@ impl Wire for RouteUp {
                 head_seq: hello.head_seq,
                 oldest_delta: hello.oldest_delta,
                 known: members(hello.known)?,
+                role: role(hello.role)?,
             }),
             route_up::Frame::Snapshot(chunk) => Self::Snapshot(SnapshotChunk {
                 at_seq: chunk.at_seq,
@@ -40,6 +41,7 @@ impl Wire for RouteUp {
                     .map(u128::from_le_bytes)
                     .map_err(|_| FrameError::Invalid("digest"))?,
             }),
+            route_up::Frame::Leave(proto::Leave {}) => Self::Leave,
         })
     }
 
@@ -51,6 +53,11 @@ impl Wire for RouteUp {
                 head_seq: hello.head_seq,
                 oldest_delta: hello.oldest_delta,
                 known: hello.known.into_iter().map(Wire::into_proto).collect(),
+                role: match hello.role {
+                    EndpointRole::Proxy => proto::Role::Proxy,
+                    EndpointRole::Store => proto::Role::Store,
+                }
+                .into(),
             }),
             Self::Snapshot(chunk) => route_up::Frame::Snapshot(proto::SnapshotChunk {
                 at_seq: chunk.at_seq,
@@ -67,6 +74,7 @@ impl Wire for RouteUp {
                 count: beat.count,
                 digest: beat.digest.to_le_bytes().to_vec().into(),
             }),
+            Self::Leave => route_up::Frame::Leave(proto::Leave {}),
         };
         proto::RouteUp { frame: Some(frame) }
     }
@@ -80,6 +88,7 @@ impl Wire for RouteDown {
             route_down::Frame::Welcome(welcome) => Self::Welcome {
                 member: Member::from_proto(required(welcome.member, "member")?)?,
                 deltas_from: (welcome.deltas_from != 0).then_some(welcome.deltas_from),
+                store: if welcome.holds_store { StoreHere::Yes } else { StoreHere::No },
             },
             route_down::Frame::Applied(applied) => Self::Applied(applied.seq),
             route_down::Frame::Resync(proto::Resync {}) => Self::Resync,
@@ -93,10 +102,13 @@ impl Wire for RouteDown {
 
     fn into_proto(self) -> proto::RouteDown {
         let frame = match self {
-            Self::Welcome { member, deltas_from } => route_down::Frame::Welcome(proto::Welcome {
-                member: Some(member.into_proto()),
-                deltas_from: deltas_from.unwrap_or(0),
-            }),
+            Self::Welcome { member, deltas_from, store } => {
+                route_down::Frame::Welcome(proto::Welcome {
+                    member: Some(member.into_proto()),
+                    deltas_from: deltas_from.unwrap_or(0),
+                    holds_store: store == StoreHere::Yes,
+                })
+            }
             Self::Applied(seq) => route_down::Frame::Applied(proto::Applied { seq }),
             Self::Resync => route_down::Frame::Resync(proto::Resync {}),
             Self::View(view) => route_down::Frame::View(proto::View {
@@ -114,6 +126,7 @@ impl Wire for RouteDown {
                     RejectReason::OldIncarnation => proto::reject::Why::OldIncarnation,
                     RejectReason::DeclaredDead => proto::reject::Why::DeclaredDead,
                     RejectReason::Protocol => proto::reject::Why::Protocol,
+                    RejectReason::SecondStore => proto::reject::Why::SecondStore,
                 }
                 .into(),
             }),
@@ -178,6 +191,15 @@ fn reason(why: i32) -> Result<RejectReason, FrameError> {
         Ok(proto::reject::Why::OldIncarnation) => Ok(RejectReason::OldIncarnation),
         Ok(proto::reject::Why::DeclaredDead) => Ok(RejectReason::DeclaredDead),
         Ok(proto::reject::Why::Protocol) => Ok(RejectReason::Protocol),
+        Ok(proto::reject::Why::SecondStore) => Ok(RejectReason::SecondStore),
         Ok(proto::reject::Why::Unspecified) | Err(_) => Err(FrameError::Invalid("reject reason")),
+    }
+}
+
+fn role(role: i32) -> Result<EndpointRole, FrameError> {
+    match proto::Role::try_from(role) {
+        Ok(proto::Role::Proxy) => Ok(EndpointRole::Proxy),
+        Ok(proto::Role::Store) => Ok(EndpointRole::Store),
+        Err(_) => Err(FrameError::Invalid("role")),
     }
 }

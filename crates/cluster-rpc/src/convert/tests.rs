@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use mqtt_codec::{Message, PublishProperties, QoS, TopicFilter, TopicName};
+use mqtt_codec::{Message, PublishProperties, QoS, ReasonCode, TopicFilter, TopicName};
 use prost::Message as _;
 
 use super::*;
 use crate::frame::{
-    Beat, DeliverDown, DeliverOpen, DeliverUp, Delivery, Delta, Hello, Lane, OriginId, PublishDown,
-    PublishUp, RejectReason, RelayState, Route, RouteDown, RouteUp, Routed, SnapshotChunk, View,
+    Beat, DeliverDown, DeliverOpen, DeliverUp, Delivery, Delta, EndpointRole, Hello, Lane,
+    OriginId, Provenance, PublishDown, PublishUp, RejectReason, RelayState, Route, RouteDown,
+    RouteUp, Routed, SnapshotChunk, StoreHere, View,
 };
 use crate::origin::Outgoing;
 use crate::receiver::IncomingFrame;
@@ -48,7 +49,12 @@ fn routed(qos: QoS, retain: bool, expiry_secs: Option<u32>) -> Routed {
         expiry_secs,
         properties,
     };
-    Routed { lane: Lane(255), seq: 7, message }
+    let provenance = match qos {
+        QoS::AtMostOnce => Provenance::default(),
+        QoS::AtLeastOnce => Provenance { publisher: 1 << 60, once: None },
+        QoS::ExactlyOnce => Provenance { publisher: 2, once: Some(u128::MAX - 1) },
+    };
+    Routed { lane: Lane(255), seq: 7, provenance, message }
 }
 
 #[test]
@@ -59,22 +65,28 @@ fn route_frames_survive_the_wire() {
         route("c", Some(QoS::ExactlyOnce)),
     ];
     let withdrawn = [routes.clone(), vec![route("a", None)]].concat();
-    survives([
+    let hello = |role| {
         RouteUp::Hello(Hello {
             member: member("p"),
             protocol: 1,
             head_seq: 9,
             oldest_delta: 3,
             known: vec![member("p"), member("q")],
-        }),
+            role,
+        })
+    };
+    survives([
+        hello(EndpointRole::Proxy),
+        hello(EndpointRole::Store),
+        RouteUp::Leave,
         RouteUp::Snapshot(SnapshotChunk { at_seq: 9, last: true, routes }),
         RouteUp::Delta(Delta { first_seq: 10, routes: withdrawn }),
         RouteUp::Beat(Beat { nonce: 1, seq: 2, count: 3, digest: u128::MAX - 4 }),
     ]);
     let view = |state| RouteDown::View(View { state, members: vec![member("p")] });
     survives([
-        RouteDown::Welcome { member: member("i"), deltas_from: None },
-        RouteDown::Welcome { member: member("i"), deltas_from: Some(4) },
+        RouteDown::Welcome { member: member("i"), deltas_from: None, store: StoreHere::No },
+        RouteDown::Welcome { member: member("i"), deltas_from: Some(4), store: StoreHere::Yes },
         RouteDown::Applied(5),
         RouteDown::Resync,
         view(RelayState::Joining),
@@ -84,6 +96,7 @@ fn route_frames_survive_the_wire() {
         RouteDown::Reject(RejectReason::OldIncarnation),
         RouteDown::Reject(RejectReason::DeclaredDead),
         RouteDown::Reject(RejectReason::Protocol),
+        RouteDown::Reject(RejectReason::SecondStore),
     ]);
 }
 
@@ -103,10 +116,15 @@ fn relay_frames_survive_the_wire() {
         PublishDown::Credit { messages: 1, bytes: 2 },
         PublishDown::Acked(vec![(Lane(0), 1), (Lane(255), u64::MAX)]),
         PublishDown::BarrierDone(3),
+        PublishDown::Refused(vec![
+            (Lane(0), 1, ReasonCode::QuotaExceeded),
+            (Lane(255), u64::MAX, ReasonCode::UnspecifiedError),
+        ]),
     ]);
     survives([
         DeliverUp::Open(DeliverOpen { member: member("p"), last_link: 1, last_seq: 2 }),
         DeliverUp::Acked(3),
+        DeliverUp::Refused(vec![(1, ReasonCode::QuotaExceeded), (9, ReasonCode::ServerBusy)]),
     ]);
     let delivery = |routed| Delivery { origin: OriginId(5), routed: Arc::new(routed) };
     survives([
@@ -126,6 +144,7 @@ fn the_window_sends_what_the_frame_says() {
         seq: routed.seq,
         message: Arc::new(Message { expiry_secs: Some(9), ..routed.message.clone() }),
         expiry_secs: Some(3),
+        provenance: routed.provenance,
     };
     let frame = PublishUp::decode(wire::publish_batch(&[outgoing]));
     assert_eq!(frame, Ok(PublishUp::Batch(vec![routed])));
@@ -142,6 +161,8 @@ fn a_proxy_takes_what_the_frame_says() {
     assert_eq!((up_to, messages.len()), (9, 2));
     assert_eq!((messages[0].origin, messages[0].lane), (OriginId(5), Lane(255)));
     assert_eq!((messages[0].seq, &*messages[0].message), (7, &routed.message));
+    assert_eq!(messages[0].provenance, routed.provenance);
+    assert_eq!((messages[0].number, messages[1].number), (8, 9));
 }
 
 #[test]
@@ -189,6 +210,10 @@ fn a_message_that_is_not_valid_is_refused() {
     assert_eq!(refused(|message| message.properties = alias), Invalid("properties"));
     let cut = Bytes::from_static(b"\x03\x00\x09ab");
     assert_eq!(refused(|message| message.properties = cut), Invalid("properties"));
+    for length in [1, 15, 17] {
+        let once = Bytes::from(vec![1; length]);
+        assert_eq!(refused(|message| message.once = once), Invalid("key"));
+    }
 }
 
 fn route_up(frame: proto::route_up::Frame) -> FrameError {
@@ -234,6 +259,32 @@ fn an_answer_that_is_not_valid_is_refused() {
     let acked = proto::Acked { lanes: vec![1, 2], up_to: vec![1] };
     let acked = proto::PublishDown { frame: Some(proto::publish_down::Frame::Acked(acked)) };
     assert!(PublishDown::from_proto(acked).is_err());
+}
+
+#[test]
+fn a_refusal_that_is_not_valid_is_refused() {
+    let down = |lanes, seqs, reasons| {
+        let refused = proto::Refused { lanes, seqs, reasons };
+        let frame = Some(proto::publish_down::Frame::Refused(refused));
+        PublishDown::from_proto(proto::PublishDown { frame }).unwrap_err()
+    };
+    let up = |seqs, reasons| {
+        let refused = proto::DeliverRefused { seqs, reasons };
+        let frame = Some(proto::deliver_up::Frame::Refused(refused));
+        DeliverUp::from_proto(proto::DeliverUp { frame }).unwrap_err()
+    };
+    for reason in [0, 1, 0x7F, 0xFF, 0x197] {
+        let invalid = FrameError::Invalid("reason of a refusal");
+        assert_eq!(
+            (down(vec![1], vec![1], vec![reason]), up(vec![1], vec![reason])),
+            (invalid, invalid)
+        );
+    }
+    assert_eq!(down(vec![256], vec![1], vec![0x97]), FrameError::Invalid("lane"));
+    let columns = FrameError::Invalid("refused: columns of different length");
+    assert_eq!(down(vec![1], vec![1, 2], vec![0x97]), columns);
+    assert_eq!(down(vec![1, 2], vec![1, 2], vec![0x97]), columns);
+    assert_eq!(up(vec![1, 2], vec![0x97]), columns);
 }
 
 #[test]

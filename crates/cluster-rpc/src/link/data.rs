@@ -152,7 +152,7 @@ impl<T> tokio_stream::Stream for PublishOut<T> {
     }
 }
 
-/// What the deliver stream sends: acknowledgements, whenever there are new ones.
+/// What the deliver stream sends: refusals and acknowledgements, whenever there are new ones.
 struct DeliverOut {
     open: Option<DeliverUp>,
     cell: Arc<AckCell>,
@@ -167,7 +167,7 @@ impl tokio_stream::Stream for DeliverOut {
         if let Some(open) = this.open.take() {
             return Poll::Ready(Some(open.encode()));
         }
-        let acked = ready!(this.cell.poll(this.session, context.waker()));
-        Poll::Ready(acked.map(|up_to| DeliverUp::Acked(up_to).encode()))
+        let frame = ready!(this.cell.poll(this.session, context.waker()));
+        Poll::Ready(frame.map(DeliverUp::encode))
     }
 }

@@ -14,7 +14,7 @@ use super::ack::AckCell;
 use super::channel::{Dialer, LinkError};
 use super::data::Data;
 use crate::convert::Wire as _;
-use crate::frame::{Incarnation, Member, RejectReason, RouteDown, RouteUp};
+use crate::frame::{Incarnation, Member, RejectReason, RouteDown, RouteUp, StoreHere};
 use crate::membership::{BeatDue, RoutePoll, SessionStart};
 use crate::uplink::{Shared, count};
 
@@ -52,7 +52,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
         let response = timeout(self.shared.config.lease, call).await;
         let mut incoming = response.map_err(|_| LinkError::Silent)??.into_inner();
         let own = start.member.incarnation;
-        let member = self.welcome(&mut incoming, own).await?;
+        let (member, _store) = self.welcome(&mut incoming, own).await?;
         self.welcomed = true;
         let SessionStart { member: own_member, end, eligible } = start;
         let cell = self.cell_for(&member, own);
@@ -69,9 +69,9 @@ impl<'a, T: Send + 'static> Session<'a, T> {
         &self,
         incoming: &mut Streaming<Bytes>,
         own: Incarnation,
-    ) -> Result<Member, LinkError> {
+    ) -> Result<(Member, StoreHere), LinkError> {
         match self.recv(incoming).await? {
-            RouteDown::Welcome { member, deltas_from } => {
+            RouteDown::Welcome { member, deltas_from, store } => {
                 tracing::info!(address = %self.dialer.address, member = %member.node, "link up");
                 let address = self.dialer.address;
                 let known = member.clone();
@@ -79,7 +79,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
                     roster.handle_welcome(address, known, deltas_from, now);
                 });
                 self.shared.membership_changed();
-                Ok(member)
+                Ok((member, store))
             }
             RouteDown::Reject(reason) => Err(self.rejected(reason, own)),
             RouteDown::Applied(_)
@@ -123,7 +123,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
             RejectReason::OldIncarnation | RejectReason::DeclaredDead => {
                 self.shared.fence(own, reason);
             }
-            RejectReason::Protocol => {}
+            RejectReason::Protocol | RejectReason::SecondStore => {}
         }
         LinkError::Rejected(reason)
     }

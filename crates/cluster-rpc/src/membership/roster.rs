@@ -21,10 +21,9 @@ use self::waiters::Waiters;
 pub(crate) use self::waiters::{Wait, WaiterId};
 use super::view::{Verdict, Views};
 use crate::frame::{
-    Hello, Incarnation, Member, NodeId, OriginId, PROTOCOL, RejectReason, RelayState, Route,
+    EndpointRole, Hello, Incarnation, Member, NodeId, PROTOCOL, RejectReason, RelayState, Route,
     RouteUp, View,
 };
-use crate::lane::origin_of;
 use crate::route_feed::RouteFeed;
 use crate::route_log::{RouteLog, RouteSeq, Urgency};
 use crate::uplink::IntermediateState;
@@ -44,6 +43,7 @@ const FIRST_ROUND: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Roster {
     member: Member,
+    role: EndpointRole,
     lease: Duration,
     log: RouteLog,
     names: Vec<Name>,
@@ -57,6 +57,8 @@ pub(crate) struct Roster {
     /// The endpoints last heard of, for the next Hello.
     known: Vec<Member>,
     waiters: Waiters,
+    /// This endpoint goes for good: no session begins any more.
+    leaving: bool,
 }
 
 /// A configured `host:port`.
@@ -135,7 +137,13 @@ pub(crate) enum RoutePoll {
 }
 
 impl Roster {
-    pub(crate) fn new(member: Member, names: &[String], lease: Duration, now: Instant) -> Self {
+    pub(crate) fn new(
+        member: Member,
+        role: EndpointRole,
+        names: &[String],
+        lease: Duration,
+        now: Instant,
+    ) -> Self {
         let name = |text: &String| Name {
             text: text.clone(),
             addresses: Vec::new(),
@@ -144,6 +152,7 @@ impl Roster {
         };
         Self {
             member,
+            role,
             lease,
             log: RouteLog::new(),
             names: names.iter().map(name).collect(),
@@ -153,6 +162,7 @@ impl Roster {
             leap: FIRST_LEAP,
             known: Vec::new(),
             waiters: Waiters::default(),
+            leaving: false,
         }
     }
 
@@ -215,7 +225,11 @@ impl Roster {
             head_seq: self.log.head(),
             oldest_delta: self.log.oldest(),
             known: self.known.clone(),
+            role: self.role,
         };
+        if self.leaving {
+            return None;
+        }
         let entry = self.entries.get_mut(&address)?;
         let end = entry.stop.child_token();
         let feed = RouteFeed::new(hello);
@@ -347,7 +361,7 @@ impl Roster {
                 self.leap = leap.saturating_mul(2);
                 leap
             }
-            RejectReason::DeclaredDead | RejectReason::Protocol => 1,
+            RejectReason::DeclaredDead | RejectReason::Protocol | RejectReason::SecondStore => 1,
         };
         let new = Incarnation(unix_micros.max(rejected.0.saturating_add(step)));
         self.member.incarnation = new;
@@ -371,6 +385,9 @@ impl Roster {
         let Some(session) = session.filter(|session| session.id == id) else {
             return RoutePoll::Ended;
         };
+        if session.feed.has_left() {
+            return RoutePoll::Ended;
+        }
         let frame = session.feed.poll(&self.log);
         let due = beat == BeatDue::Yes;
         match frame.or_else(|| due.then(|| session.feed.beat(&self.log)).flatten()) {
@@ -408,9 +425,28 @@ impl Roster {
         moments.filter(|&at| at > now).min()
     }
 
-    /// All endpoints that are somewhere known, as origins.
-    pub(crate) fn present(&self) -> Vec<OriginId> {
-        self.known.iter().map(origin_of).collect()
+    /// This life of this endpoint.
+    pub(crate) fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// All endpoints that are somewhere known.
+    pub(crate) fn present(&self) -> &[Member] {
+        &self.known
+    }
+
+    /// This endpoint goes for good: that is the last it says to anybody.
+    pub(crate) fn leave(&mut self) {
+        self.leaving = true;
+        for session in self.entries.values_mut().filter_map(|entry| entry.session.as_mut()) {
+            session.feed.leave();
+            session.wake();
+        }
+    }
+
+    /// Whether any session is left.
+    pub(crate) fn has_sessions(&self) -> bool {
+        self.entries.values().any(|entry| entry.session.is_some())
     }
 
     /// Each address with its name, who is there, and how it is.

@@ -9,7 +9,8 @@ use std::time::Instant;
 use mqtt_codec::{Message, QoS};
 
 use super::LinkId;
-use crate::frame::Lane;
+use super::Publication;
+use crate::frame::{Lane, Provenance};
 
 /// A message as a link sends it.
 #[derive(Clone, Debug)]
@@ -19,6 +20,7 @@ pub(crate) struct Outgoing {
     pub(crate) message: Arc<Message>,
     /// What is left of the message's expiry interval.
     pub(crate) expiry_secs: Option<u32>,
+    pub(crate) provenance: Provenance,
 }
 
 /// Who carries a lane.
@@ -46,6 +48,7 @@ impl Carrier {
 pub(crate) struct Slot<T> {
     seq: u64,
     message: Arc<Message>,
+    provenance: Provenance,
     pub(crate) weight: u64,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) ticket: Option<T>,
@@ -68,6 +71,7 @@ impl<T> Slot<T> {
                 Some(at) => Some(seconds_left(at, now)),
                 None => self.message.expiry_secs,
             },
+            provenance: self.provenance,
         }
     }
 }
@@ -96,19 +100,14 @@ impl<T> LaneQueue<T> {
         }
     }
 
-    pub(crate) fn push(
-        &mut self,
-        message: &Arc<Message>,
-        weight: u64,
-        expires_at: Option<Instant>,
-        ticket: Option<T>,
-    ) {
+    pub(crate) fn push(&mut self, publication: Publication<'_>, weight: u64, ticket: Option<T>) {
         self.last_seq += 1;
         self.unsent.push_back(Slot {
             seq: self.last_seq,
-            message: Arc::clone(message),
+            message: Arc::clone(publication.message),
+            provenance: publication.provenance,
             weight,
-            expires_at,
+            expires_at: publication.expires_at,
             ticket,
             sent: false,
         });
@@ -131,6 +130,12 @@ impl<T> LaneQueue<T> {
         self.used = true;
         slot.sent = true;
         self.unacked.push_back(slot);
+    }
+
+    /// Takes out what was sent with this number and waits for its acknowledgement.
+    pub(crate) fn take_unacked(&mut self, seq: u64) -> Option<Slot<T>> {
+        let index = self.unacked.binary_search_by_key(&seq, |slot| slot.seq).ok()?;
+        self.unacked.remove(index)
     }
 
     pub(crate) fn pop_acked(&mut self, up_to: u64) -> Option<Slot<T>> {

@@ -49,7 +49,18 @@ impl Script {
 
     fn publish(&mut self, lane: u8, qos: QoS, ticket: u32) -> Option<LinkId> {
         let kept = (qos != QoS::AtMostOnce).then_some(ticket);
-        self.origin.publish(Lane(lane), &message(qos, &ticket.to_be_bytes()), None, kept).unwrap()
+        self.put(lane, &message(qos, &ticket.to_be_bytes()), None, kept).unwrap()
+    }
+
+    fn put(
+        &mut self,
+        lane: u8,
+        message: &Arc<Message>,
+        expires_at: Option<Instant>,
+        ticket: Option<u32>,
+    ) -> Result<Option<LinkId>, WindowFull<u32>> {
+        let (lane, provenance) = (Lane(lane), Provenance::default());
+        self.origin.publish(Publication { lane, message, expires_at, provenance }, ticket)
     }
 
     /// Numbers of all messages the link sends now; barriers in between fail the test.
@@ -205,7 +216,7 @@ fn a_full_window_gives_the_ticket_back_until_completions_are_fetched() {
     script.publish(7, Q1, 1);
     script.publish(8, Q1, 2);
     assert!(!script.origin.has_room());
-    let refused = script.origin.publish(Lane(9), &message(Q1, b""), None, Some(3)).unwrap_err();
+    let refused = script.put(9, &message(Q1, b""), None, Some(3)).unwrap_err();
     assert_eq!(refused.ticket, Some(3));
     script.publish(7, Q0, 0);
     script.sent(A);
@@ -220,8 +231,8 @@ fn a_full_window_gives_the_ticket_back_until_completions_are_fetched() {
 fn the_window_is_bounded_in_bytes() {
     let mut script = Script::new(WindowLimits { bytes: 1_000, ..LIMITS });
     let large = message(Q1, &[0; 2_000]);
-    assert!(script.origin.publish(Lane(1), &large, None, Some(1)).is_ok(), "one always fits");
-    assert!(script.origin.publish(Lane(1), &large, None, Some(2)).is_err());
+    assert!(script.put(1, &large, None, Some(1)).is_ok(), "one always fits");
+    assert!(script.put(1, &large, None, Some(2)).is_err());
 }
 
 #[test]
@@ -278,8 +289,8 @@ fn what_expires_while_it_waits_is_completed_and_not_sent() {
     let mut script = Script::new(LIMITS);
     let at = |secs: u64| Some(script.now + Duration::from_millis(secs * 1_000 - 500));
     let (soon, late) = (at(2), at(10));
-    script.origin.publish(Lane(7), &message(Q1, b""), soon, Some(1)).unwrap();
-    script.origin.publish(Lane(7), &message(Q1, b""), late, Some(2)).unwrap();
+    script.put(7, &message(Q1, b""), soon, Some(1)).unwrap();
+    script.put(7, &message(Q1, b""), late, Some(2)).unwrap();
     script.now += Duration::from_secs(3);
     script.up(A, "a");
     let Some(OriginFrame::Batch(batch)) = script.origin.poll_frame(A, script.now) else {
@@ -309,18 +320,55 @@ fn batches_are_bounded_and_lanes_take_turns() {
     script.origin.handle_credit(A, u64::MAX, u64::MAX);
     let large = message(Q1, &[0; 30 << 10]);
     for _ in 0..5 {
-        script.origin.publish(Lane(1), &large, None, Some(0)).unwrap();
+        script.put(1, &large, None, Some(0)).unwrap();
     }
     let huge = message(Q1, &[0; 100 << 10]);
-    script.origin.publish(Lane(2), &huge, None, Some(0)).unwrap();
+    script.put(2, &huge, None, Some(0)).unwrap();
     for _ in 0..1_500 {
-        script.origin.publish(Lane(3), &message(Q1, b""), None, Some(0)).unwrap();
+        script.put(3, &message(Q1, b""), None, Some(0)).unwrap();
     }
     let mut batches = Vec::new();
     while let Some(OriginFrame::Batch(batch)) = script.origin.poll_frame(A, script.now) {
         batches.push((batch[0].lane.0, batch.len()));
     }
     assert_eq!(batches, [(1, 2), (2, 1), (1, 2), (3, 1_000), (1, 501)]);
+}
+
+#[test]
+fn what_is_refused_is_done_and_not_sent_again() {
+    let mut script = Script::new(LIMITS);
+    script.up(A, "a");
+    for ticket in 1..=4 {
+        script.publish(7, Q1, ticket);
+    }
+    script.publish(8, Q1, 5);
+    script.sent(A);
+    let full = ReasonCode::QuotaExceeded;
+    script.origin.handle_refused(B, &[(Lane(7), 1, full)]);
+    assert_eq!(script.origin.take_refused(), [], "another link has no say");
+    script.origin.handle_refused(A, &[(Lane(7), 2, full), (Lane(7), 2, full), (Lane(7), 9, full)]);
+    assert!(script.origin.has_results());
+    assert_eq!(script.origin.take_refused(), [(2, full)]);
+    assert_eq!(script.origin.usage().0, 4);
+    assert_eq!(script.acked(A, 7, 3), [1, 3]);
+    script.origin.handle_refused(A, &[(Lane(7), 3, full), (Lane(8), 1, full)]);
+    assert_eq!(script.origin.take_refused(), [(5, full)], "what is acknowledged stays so");
+    script.origin.handle_link_down(A);
+    script.up(B, "b");
+    assert_eq!(script.sent(B), [(7, 4)]);
+    assert_eq!(script.counts(|metrics| &metrics.refused), 2);
+}
+
+#[test]
+fn refusals_that_are_not_fetched_hold_publishers_back() {
+    let mut script = Script::new(WindowLimits { messages: 1, ..LIMITS });
+    script.up(A, "a");
+    script.publish(7, Q1, 1);
+    script.sent(A);
+    script.origin.handle_refused(A, &[(Lane(7), 1, ReasonCode::QuotaExceeded)]);
+    assert!(!script.origin.has_room());
+    script.origin.take_refused();
+    assert!(script.origin.has_room());
 }
 
 #[test]

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use crate::frame::NodeId;
+use crate::frame::{EndpointRole, NodeId};
 use crate::token::Token;
 use crate::transport;
 
-/// How a proxy takes part in the cluster.
+/// How an endpoint takes part in the cluster.
 #[derive(Clone, Debug)]
 pub struct UplinkConfig {
-    /// The proxy's own name, unique in the cluster.
+    /// The endpoint's own name, unique in the cluster.
     pub node: NodeId,
+    /// What it is in the cluster.
+    pub role: EndpointRole,
     /// Intermediates as `host:port`. A name that resolves to several addresses is several intermediates.
     pub intermediates: Vec<String>,
     /// What intermediates want to be presented.
@@ -37,6 +39,7 @@ impl Default for UplinkConfig {
     fn default() -> Self {
         Self {
             node: NodeId::new("proxy").expect("a plain word is a node id"),
+            role: EndpointRole::Proxy,
             intermediates: Vec::new(),
             token: None,
             window_messages: 16_384,

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mqtt_codec::Message;
+use mqtt_codec::{Message, ReasonCode};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -12,6 +12,7 @@ use super::metrics::count;
 use crate::frame::Incarnation;
 use crate::link::AckCell;
 use crate::receiver::{Incoming, Receiver};
+use crate::refusals::{Place, Refusals};
 
 /// Something the broker must act on.
 #[derive(Debug)]
@@ -20,6 +21,9 @@ pub enum UplinkEvent<T> {
     Deliver(Deliveries),
     /// Tickets of messages that are where they must be.
     Completed(Vec<T>),
+    /// Tickets of messages that an endpoint has not taken, and why: 0x80 or above. They do not come in
+    /// `Completed`.
+    Refused(Vec<(T, ReasonCode)>),
     /// This life was declared dead: close every client now. A new life registers itself.
     Fenced {
         /// The new life.
@@ -32,10 +36,14 @@ pub enum UplinkEvent<T> {
 /// A batch of messages in order; those that came before are already taken out.
 ///
 /// Call [`accept`](Self::accept) once they are in the sessions' queues: only then are they acknowledged to the
-/// intermediate, and through it to their publishers. A batch that is dropped instead is lost.
+/// intermediate, and through it to their publishers. Batches must be accepted in the order in which they
+/// came. A batch that is dropped instead is lost.
 #[must_use = "unless accepted, the messages are never acknowledged"]
 pub struct Deliveries {
     messages: Vec<Incoming>,
+    /// What was taken out: acknowledged with the rest, unless it was refused when it first came.
+    repeated: Vec<Incoming>,
+    refusals: Arc<Refusals>,
     cell: Arc<AckCell>,
     session: u64,
     up_to: u64,
@@ -47,9 +55,35 @@ impl Deliveries {
         self.messages.iter().map(|incoming| &incoming.message)
     }
 
+    /// The messages in order, with what tells them apart and where they come from.
+    #[must_use]
+    pub fn routed(&self) -> &[Incoming] {
+        &self.messages
+    }
+
     /// They are where they must be.
     pub fn accept(self) {
-        self.cell.accept(self.session, self.up_to);
+        self.accept_but(Vec::new());
+    }
+
+    /// Those at these places of [`routed`](Self::routed) are not taken, each for a reason of 0x80 or above; all
+    /// others are where they must be.
+    ///
+    /// The publishers of QoS >= 1 messages are told. A refused message that is sent again all the same,
+    /// because a stream broke before its origin heard of it, is refused again without being delivered.
+    pub fn accept_but(self, refused: Vec<(usize, ReasonCode)>) {
+        let mut numbers = Vec::new();
+        for (index, reason) in refused {
+            if let Some(incoming) = self.messages.get(index) {
+                self.refusals.insert(place(incoming), reason);
+                numbers.push((incoming.number, reason));
+            }
+        }
+        for incoming in &self.repeated {
+            let reason = self.refusals.reason(place(incoming));
+            numbers.extend(reason.map(|reason| (incoming.number, reason)));
+        }
+        self.cell.accept(self.session, self.up_to, numbers);
     }
 }
 
@@ -57,6 +91,10 @@ impl fmt::Debug for Deliveries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Deliveries").field("messages", &self.messages.len()).finish_non_exhaustive()
     }
+}
+
+fn place(incoming: &Incoming) -> Place {
+    Place { origin: incoming.origin, lane: incoming.lane, seq: incoming.seq }
 }
 
 /// A batch as a link hands it over.
@@ -75,13 +113,20 @@ pub struct UplinkEvents<T> {
     shared: Arc<Shared<T>>,
     arrived: mpsc::Receiver<Arrived>,
     receiver: Receiver,
+    refusals: Arc<Refusals>,
     /// The last event was none, so deliveries that wait come first.
     deliveries_next: bool,
 }
 
 impl<T: Send + 'static> UplinkEvents<T> {
     pub(crate) fn new(shared: Arc<Shared<T>>, arrived: mpsc::Receiver<Arrived>) -> Self {
-        Self { shared, arrived, receiver: Receiver::new(), deliveries_next: false }
+        Self {
+            shared,
+            arrived,
+            receiver: Receiver::new(),
+            refusals: Arc::default(),
+            deliveries_next: false,
+        }
     }
 
     /// The next event; `None` after the shutdown. Cancelling it loses nothing.
@@ -110,6 +155,10 @@ impl<T: Send + 'static> UplinkEvents<T> {
         if let Some((new, dropped)) = self.shared.take_fenced() {
             return Some(UplinkEvent::Fenced { new, dropped });
         }
+        let refused = self.shared.take_refused();
+        if !refused.is_empty() {
+            return Some(UplinkEvent::Refused(refused));
+        }
         let completed = self.shared.take_completed();
         (!completed.is_empty()).then_some(UplinkEvent::Completed(completed))
     }
@@ -118,13 +167,16 @@ impl<T: Send + 'static> UplinkEvents<T> {
         let now = Instant::now();
         if let Some(present) = self.shared.take_present_origins() {
             self.receiver.forget(&present, now);
+            self.refusals.forget(|origin| self.receiver.remembers(origin));
         }
         let repeated = self.receiver.admit(&mut arrived.messages, now);
         let metrics = self.shared.metrics();
         count(&metrics.delivered, arrived.messages.len());
-        count(&metrics.duplicates, repeated);
+        count(&metrics.duplicates, repeated.len());
         Deliveries {
             messages: arrived.messages,
+            repeated,
+            refusals: Arc::clone(&self.refusals),
             cell: arrived.cell,
             session: arrived.session,
             up_to: arrived.up_to,

@@ -11,6 +11,8 @@ pub struct UplinkMetrics {
     pub resent: AtomicU64,
     /// QoS >= 1 messages acknowledged by an intermediate.
     pub acked: AtomicU64,
+    /// QoS >= 1 messages that an endpoint has refused.
+    pub refused: AtomicU64,
     /// Messages that arrived and were new.
     pub delivered: AtomicU64,
     /// Messages that arrived again and were dropped.

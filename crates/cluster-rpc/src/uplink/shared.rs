@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use mqtt_codec::Message;
+use mqtt_codec::ReasonCode;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -15,10 +15,14 @@ use super::config::UplinkConfig;
 use super::event::Arrived;
 use super::metrics::{UplinkMetrics, count};
 use super::status::{IntermediateStatus, UplinkStatus};
-use crate::frame::{Incarnation, Lane, Member, NodeId, OriginId, PublishDown, RejectReason, Route};
+use crate::frame::{Incarnation, Member, NodeId, OriginId, PublishDown, RejectReason, Route};
+use crate::lane::origin_of;
 use crate::membership::{Roster, WaiterId};
-use crate::origin::{LinkId, Origin, OriginFrame, WindowLimits};
+use crate::origin::{LinkId, Origin, OriginFrame, Publication, WindowLimits};
 use crate::route_log::RouteSeq;
+
+/// How long intermediates have to answer a good-bye.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shared<T> {
     pub(crate) config: UplinkConfig,
@@ -88,9 +92,11 @@ impl<T> Shared<T> {
             awaited: false,
             dropped: Vec::new(),
         };
+        let (names, lease) = (&config.intermediates, config.lease);
+        let roster = Roster::new(member, config.role, names, lease, now);
         Self {
             window: Mutex::new(window),
-            roster: Mutex::new(Roster::new(member, &config.intermediates, config.lease, now)),
+            roster: Mutex::new(roster),
             config,
             shutdown,
             arrived,
@@ -154,11 +160,28 @@ impl<T> Shared<T> {
     /// All endpoints there are, if they may have changed since the last call.
     pub(crate) fn take_present_origins(&self) -> Option<Vec<OriginId>> {
         let changed = self.views_changed.swap(false, Ordering::Acquire);
-        changed.then(|| self.roster.lock().present())
+        changed.then(|| self.roster.lock().present().iter().map(origin_of).collect())
     }
 
     pub(crate) fn note_time(&self) {
         self.views_changed.store(true, Ordering::Release);
+    }
+
+    /// Says good-bye everywhere, and waits until it was heard, but not for ever.
+    pub(crate) async fn leave(&self) {
+        self.with_roster(|roster, _| roster.leave());
+        let gone = async {
+            loop {
+                let mut changed = std::pin::pin!(self.standby.notified());
+                changed.as_mut().enable();
+                if !self.roster.lock().has_sessions() {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        // Whoever does not answer hears it by the lease.
+        tokio::time::timeout(LEAVE_PATIENCE, gone).await.ok();
     }
 
     /// An intermediate has turned `rejected` away: everything begins anew under a new incarnation.
@@ -176,7 +199,7 @@ impl<T> Shared<T> {
         parked.into_iter().for_each(|(_, waker)| waker.wake());
         let hint = match reason {
             RejectReason::OldIncarnation => "is another process using this node_id?",
-            RejectReason::DeclaredDead | RejectReason::Protocol => "",
+            RejectReason::DeclaredDead | RejectReason::Protocol | RejectReason::SecondStore => "",
         };
         let node = self.config.node.as_str();
         let (old, new) = (rejected.0, new.0);
@@ -192,14 +215,12 @@ impl<T> Shared<T> {
 
     pub(crate) fn publish(
         &self,
-        lane: Lane,
-        message: &Arc<Message>,
-        expires_at: Option<Instant>,
+        publication: Publication<'_>,
         ticket: Option<T>,
     ) -> Result<(), WindowFull<T>> {
         let parked = {
             let mut window = self.window.lock();
-            let idle = window.origin.publish(lane, message, expires_at, ticket)?;
+            let idle = window.origin.publish(publication, ticket)?;
             idle.and_then(|link| window.unpark(link))
         };
         if let Some(waker) = parked {
@@ -252,7 +273,7 @@ impl<T> Shared<T> {
     }
 
     pub(crate) fn handle_publish_down(&self, id: LinkId, frame: PublishDown) {
-        let (parked, completed) = {
+        let (parked, results) = {
             let mut window = self.window.lock();
             let parked = match frame {
                 PublishDown::Credit { messages, bytes } => {
@@ -263,15 +284,19 @@ impl<T> Shared<T> {
                     window.origin.handle_acked(id, &acked);
                     Vec::new()
                 }
+                PublishDown::Refused(refused) => {
+                    window.origin.handle_refused(id, &refused);
+                    Vec::new()
+                }
                 PublishDown::BarrierDone(barrier) => {
                     window.origin.handle_barrier_done(id, barrier);
                     std::mem::take(&mut window.parked).into_iter().map(|(_, waker)| waker).collect()
                 }
             };
-            (parked, window.origin.has_completed())
+            (parked, window.origin.has_results())
         };
         parked.into_iter().for_each(Waker::wake);
-        if completed {
+        if results {
             self.events.notify_one();
         }
         self.report_room();
@@ -283,7 +308,7 @@ impl<T> Shared<T> {
             return PublishPoll::Ended;
         }
         let frame = window.origin.poll_frame(id, Instant::now());
-        if window.origin.has_completed() {
+        if window.origin.has_results() {
             self.events.notify_one();
         }
         match frame {
@@ -303,6 +328,14 @@ impl<T> Shared<T> {
             self.report_room();
         }
         completed
+    }
+
+    pub(crate) fn take_refused(&self) -> Vec<(T, ReasonCode)> {
+        let refused = self.window.lock().origin.take_refused();
+        if !refused.is_empty() {
+            self.report_room();
+        }
+        refused
     }
 
     /// The present life and the tickets dropped with earlier ones, once after each fence.

@@ -10,7 +10,7 @@ use super::*;
 use crate::RouteDigest;
 use crate::frame::{
     DeliverDown, DeliverUp, Delivery, Lane, OriginId, PublishDown, PublishUp, RejectReason,
-    RelayState, RouteDown, RouteUp, Routed,
+    RelayState, RouteDown, RouteUp, Routed, StoreHere,
 };
 use crate::token::Token;
 
@@ -45,7 +45,8 @@ impl Proxy {
 
     fn publish(&self, topic: &str, qos: QoS, ticket: u32) {
         let kept = (qos != QoS::AtMostOnce).then_some(ticket);
-        self.uplink.publish(&Arc::new(message(topic, qos)), None, kept).unwrap();
+        let message = Arc::new(message(topic, qos));
+        self.uplink.publish(&message, None, Provenance::default(), kept).unwrap();
     }
 
     async fn serving(&self) {
@@ -93,7 +94,9 @@ fn message(topic: &str, qos: QoS) -> Message {
 
 fn delivery(seq: u64) -> Delivery {
     let message = message(&format!("n/{seq}"), Q1);
-    Delivery { origin: OriginId(5), routed: Arc::new(Routed { lane: Lane(3), seq, message }) }
+    let provenance = Provenance { publisher: seq, once: None };
+    let routed = Routed { lane: Lane(3), seq, provenance, message };
+    Delivery { origin: OriginId(5), routed: Arc::new(routed) }
 }
 
 fn topics(deliveries: &Deliveries) -> Vec<String> {
@@ -187,7 +190,10 @@ async fn a_full_window_opens_when_completions_are_fetched() {
     });
     soon(proxy.uplink.window_open()).await;
     proxy.publish("t", Q1, 1);
-    let refused = proxy.uplink.publish(&Arc::new(message("t", Q1)), None, Some(2)).unwrap_err();
+    let refused = proxy
+        .uplink
+        .publish(&Arc::new(message("t", Q1)), None, Provenance::default(), Some(2))
+        .unwrap_err();
     assert_eq!(refused.ticket, Some(2));
     let uplink = proxy.uplink.clone();
     let open = tokio::spawn(async move { uplink.window_open().await });
@@ -414,9 +420,17 @@ async fn of_two_addresses_of_one_intermediate_one_is_used() {
     let mut second = other.routes().await;
     first.hello().await;
     second.hello().await;
-    first.send(RouteDown::Welcome { member: one.member(), deltas_from: None }).await;
+    first
+        .send(RouteDown::Welcome { member: one.member(), deltas_from: None, store: StoreHere::No })
+        .await;
     assert!(matches!(first.recv().await, RouteUp::Snapshot(_)));
-    second.send(RouteDown::Welcome { member: other.member(), deltas_from: None }).await;
+    second
+        .send(RouteDown::Welcome {
+            member: other.member(),
+            deltas_from: None,
+            store: StoreHere::No,
+        })
+        .await;
     assert!(matches!(second.recv().await, RouteUp::Snapshot(_)));
     first.ended().await;
     let states = proxy.uplink.status().intermediates;

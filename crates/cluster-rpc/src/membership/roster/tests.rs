@@ -15,6 +15,10 @@ fn member(node: &str, incarnation: u64) -> Member {
     Member { node: NodeId::new(node).unwrap(), incarnation: Incarnation(incarnation) }
 }
 
+fn new_roster(name: &str, start: Instant) -> Roster {
+    Roster::new(member("p", 1), EndpointRole::Proxy, &[name.to_owned()], LEASE, start)
+}
+
 struct Script {
     roster: Roster,
     start: Instant,
@@ -26,7 +30,7 @@ impl Script {
     fn new(names: &[&str]) -> Self {
         let start = Instant::now();
         let texts: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        let mut roster = Roster::new(member("p", 100), &texts, LEASE, start);
+        let mut roster = Roster::new(member("p", 100), EndpointRole::Proxy, &texts, LEASE, start);
         for (port, name) in (1..).zip(names) {
             assert_eq!(roster.handle_resolved(name, vec![address(port)], start).len(), 1);
         }
@@ -107,7 +111,7 @@ fn one_that_cannot_be_reached_counts_until_it_must_have_given_up() {
 #[test]
 fn a_name_that_never_resolved_counts_as_unreachable() {
     let start = Instant::now();
-    let mut roster = Roster::new(member("p", 1), &["nowhere:1".to_owned()], LEASE, start);
+    let mut roster = new_roster("nowhere:1", start);
     assert!(roster.handle_resolved("nowhere:1", Vec::new(), start).is_empty());
     assert!(!roster.is_applied(RouteSeq(0), start));
     let deadline = roster.settle(start).unwrap();
@@ -118,11 +122,7 @@ fn a_name_that_never_resolved_counts_as_unreachable() {
 #[test]
 fn the_vacant_address_of_a_name_that_leads_somewhere_does_not_count() {
     let start = Instant::now();
-    let mut script = Script {
-        roster: Roster::new(member("p", 1), &["n".to_owned()], LEASE, start),
-        start,
-        sessions: 0,
-    };
+    let mut script = Script { roster: new_roster("n", start), start, sessions: 0 };
     script.roster.handle_resolved("n", vec![address(1), address(2)], start);
     let seq = script.announce("a");
     script.welcome(1, "i", None);

@@ -121,7 +121,15 @@ impl Simulation {
         self.published += 1;
         let ticket = (qos != Q0).then_some(self.published);
         let message = message(qos, &self.published.to_be_bytes());
-        if self.origin.publish(Lane(lane), &message, None, ticket).is_ok() {
+        if {
+            let publication = Publication {
+                lane: Lane(lane),
+                message: &message,
+                expires_at: None,
+                provenance: Provenance::default(),
+            };
+            self.origin.publish(publication, ticket).is_ok()
+        } {
             self.owed.extend(ticket);
         }
     }

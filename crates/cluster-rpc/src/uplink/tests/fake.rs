@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::frame::{
     DeliverDown, DeliverOpen, DeliverUp, Hello, Incarnation, Member, NodeId, PublishDown,
-    PublishUp, RelayState, RouteDown, RouteUp, Routed, View,
+    PublishUp, RelayState, RouteDown, RouteUp, Routed, StoreHere, View,
 };
 use crate::{AcceptorConfig, Attachment, Attachments, Stream, Token, serve};
 
@@ -74,7 +74,9 @@ impl Fake {
     pub(super) async fn routes(&mut self) -> Routes {
         let wanted = |attachment| match attachment {
             Attachment::Routes(stream) => Ok(stream),
-            other @ (Attachment::Publish(_) | Attachment::Deliver(_)) => Err(other),
+            other @ (Attachment::Publish(_) | Attachment::Deliver(_) | Attachment::Sessions(_)) => {
+                Err(other)
+            }
         };
         Routes(self.attachment(wanted).await)
     }
@@ -83,7 +85,8 @@ impl Fake {
     pub(super) async fn registered(&mut self) -> (Routes, Hello) {
         let mut routes = self.routes().await;
         let hello = routes.hello().await;
-        routes.send(RouteDown::Welcome { member: self.member(), deltas_from: None }).await;
+        let store = StoreHere::No;
+        routes.send(RouteDown::Welcome { member: self.member(), deltas_from: None, store }).await;
         routes.view(RelayState::Serving, &[]).await;
         (routes, hello)
     }
@@ -92,7 +95,9 @@ impl Fake {
     pub(super) async fn publisher(&mut self) -> Publisher {
         let wanted = |attachment| match attachment {
             Attachment::Publish(stream) => Ok(stream),
-            other @ (Attachment::Routes(_) | Attachment::Deliver(_)) => Err(other),
+            other @ (Attachment::Routes(_) | Attachment::Deliver(_) | Attachment::Sessions(_)) => {
+                Err(other)
+            }
         };
         let mut publisher = Publisher(self.attachment(wanted).await);
         assert!(matches!(publisher.recv().await, PublishUp::Open(_)));
@@ -103,7 +108,9 @@ impl Fake {
     pub(super) async fn deliverer(&mut self) -> (Deliverer, DeliverOpen) {
         let wanted = |attachment| match attachment {
             Attachment::Deliver(stream) => Ok(stream),
-            other @ (Attachment::Routes(_) | Attachment::Publish(_)) => Err(other),
+            other @ (Attachment::Routes(_) | Attachment::Publish(_) | Attachment::Sessions(_)) => {
+                Err(other)
+            }
         };
         let mut deliverer = Deliverer(self.attachment(wanted).await);
         let DeliverUp::Open(open) = deliverer.recv().await else { panic!("no open") };
