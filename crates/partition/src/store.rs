@@ -5,6 +5,18 @@
 
 use bytes::Bytes;
 
+mod chain;
+mod fjall_store;
+mod home;
+mod journal;
+mod keeper;
+mod memory;
+mod tail;
+mod tuning;
+
+pub use fjall_store::{Durability, FjallConfig, FjallStore};
+pub use memory::MemoryStore;
+
 /// The tables. Keys are big-endian and begin with the partition (2 bytes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
@@ -159,6 +171,57 @@ pub enum StoreError {
         table: Table,
         /// How.
         what: &'static str,
+    },
+}
+
+/// Why a store was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Only one process at a time.
+    #[error("the store at {path} is in use by another process")]
+    InUse {
+        /// Where.
+        path: String,
+    },
+    /// It is none, or not one for this version.
+    #[error("the store at {path} cannot be used: {what}")]
+    Format {
+        /// Where.
+        path: String,
+        /// What it has.
+        what: String,
+    },
+    /// The number of partitions is fixed when a store is made.
+    #[error(
+        "the store at {path} has {stored} partitions, and {wanted} are configured: their number is fixed when a store is \
+         made; to change it, export the store and import it into a new one"
+    )]
+    Partitions {
+        /// Where.
+        path: String,
+        /// As it was made.
+        stored: u16,
+        /// As is configured.
+        wanted: u16,
+    },
+    /// Something that had been committed is not there.
+    #[error(
+        "the store at {path} is damaged: {what}. It was not changed. Put back a backup; or save what can be read with \
+         `causeway data export --damaged`, and import it into a new store"
+    )]
+    Broken {
+        /// Where.
+        path: String,
+        /// What is missing.
+        what: String,
+    },
+    /// Reading or writing failed.
+    #[error("the store at {path} cannot be opened: {error}")]
+    Io {
+        /// Where.
+        path: String,
+        /// What the system says.
+        error: String,
     },
 }
 

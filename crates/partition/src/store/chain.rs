@@ -1,0 +1,95 @@
+//! The chain of commits: every commit carries a row that numbers it and seals it to the one before.
+//!
+//! Owns that row and its checksum. A hole anywhere shows as a number that is missing or as a
+//! checksum that does not follow. Knows nothing of files.
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::store::Write;
+
+/// Where the row lies in [`Table::Meta`](crate::Table::Meta): no partition has this number.
+pub(super) const KEY: &[u8] = b"\xff\xffcommit";
+
+/// Rows of partitions from this number on would get in the way of [`KEY`].
+pub(super) const PARTITIONS_END: u16 = 0xffff;
+
+const ENCODED: usize = 32;
+
+/// One commit, as its row tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    /// How often the store had been opened.
+    pub(super) epoch: u64,
+    /// One more than the commit before; 0 is before the first.
+    pub(super) number: u64,
+    /// Of the commit before.
+    pub(super) previous: u64,
+    /// Over the rows of this commit and all of the above.
+    pub(super) checksum: u64,
+}
+
+impl Link {
+    /// Whether this one comes right after `before`.
+    pub(super) fn follows(&self, before: &Self) -> bool {
+        self.number == before.number + 1 && self.previous == before.checksum
+    }
+
+    pub(super) fn encode(&self) -> [u8; ENCODED] {
+        let mut bytes = [0; ENCODED];
+        let fields = [self.epoch, self.number, self.previous, self.checksum];
+        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_be_bytes());
+        }
+        bytes
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; ENCODED] = bytes.try_into().ok()?;
+        let mut fields = bytes
+            .chunks_exact(8)
+            .map(|field| u64::from_be_bytes(field.try_into().expect("chunks of 8 bytes")));
+        let mut field = || fields.next().expect("four chunks");
+        Some(Self { epoch: field(), number: field(), previous: field(), checksum: field() })
+    }
+}
+
+/// Adds up the rows of one commit.
+pub(super) struct Seal(Xxh3);
+
+impl Seal {
+    pub(super) fn new() -> Self {
+        Self(Xxh3::new())
+    }
+
+    /// A row that was set, or taken out and then without value.
+    pub(super) fn row(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let bytes = value.unwrap_or_default();
+        let mut head = [0; 9];
+        head[0] = u8::from(value.is_some());
+        head[1..5].copy_from_slice(&(key.len() as u32).to_be_bytes());
+        head[5..].copy_from_slice(&(bytes.len() as u32).to_be_bytes());
+        self.0.update(&head);
+        self.0.update(key);
+        self.0.update(bytes);
+    }
+
+    pub(super) fn write(&mut self, write: &Write) {
+        match write {
+            Write::Put { key, value, .. } => self.row(key, Some(value)),
+            Write::Delete { key, .. } => self.row(key, None),
+        }
+    }
+
+    /// The link of a commit of these rows.
+    pub(super) fn link(mut self, epoch: u64, number: u64, previous: u64) -> Link {
+        for field in [epoch, number, previous] {
+            self.0.update(&field.to_be_bytes());
+        }
+        Link { epoch, number, previous, checksum: self.0.digest() }
+    }
+
+    /// Whether `link` is the link of a commit of these rows.
+    pub(super) fn is_of(self, link: &Link) -> bool {
+        self.link(link.epoch, link.number, link.previous) == *link
+    }
+}
