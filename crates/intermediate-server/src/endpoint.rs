@@ -1,11 +1,11 @@
-//! One endpoint: a proxy, seen from here.
+//! One endpoint: a proxy or the store, seen from here.
 //!
 //! Owns what belongs to a member: its streams, its table, its outbox, and what it waits for as an
 //! origin. Does not decide when it is dead.
 
 use std::time::{Duration, Instant};
 
-use cluster_rpc::frame::{Member, OriginId};
+use cluster_rpc::frame::{EndpointRole, Member, OriginId};
 use cluster_rpc::origin_of;
 
 use crate::outbox::Outbox;
@@ -17,6 +17,8 @@ use crate::table::Table;
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) member: Member,
+    /// A proxy until it says on its route stream what it is.
+    pub(crate) role: EndpointRole,
     /// What its messages are known by.
     pub(crate) origin: OriginId,
     pub(crate) peer: Peer,
@@ -56,11 +58,13 @@ pub(crate) struct Say {
 }
 
 impl Endpoint {
-    pub(crate) fn new(member: Member, peer: Peer, now: Instant) -> Self {
+    /// One that has said nothing yet but who it is.
+    pub(crate) fn new(member: Member, now: Instant) -> Self {
         Self {
             origin: origin_of(&member),
             member,
-            peer,
+            role: EndpointRole::Proxy,
+            peer: Peer::Remote,
             last_heard: now,
             broken_at: None,
             routes: None,
@@ -76,14 +80,17 @@ impl Endpoint {
         }
     }
 
-    /// When it is dead if nothing is heard of it until then.
-    pub(crate) fn deadline(&self, lease: Duration, local_return: Duration) -> Instant {
+    /// When it is dead if nothing is heard of it until then; the store never is.
+    pub(crate) fn deadline(&self, lease: Duration, local_return: Duration) -> Option<Instant> {
+        if self.role == EndpointRole::Store {
+            return None;
+        }
         let lease_end = self.last_heard + lease;
-        match (self.broken_at, self.peer) {
+        Some(match (self.broken_at, self.peer) {
             // The kernel closes a dead process's sockets, so here the stream's end says enough.
             (Some(broken_at), Peer::Local) => lease_end.min(broken_at + local_return),
             (Some(_), Peer::Remote) | (None, _) => lease_end,
-        }
+        })
     }
 
     /// The route stream's view has changed.

@@ -51,7 +51,7 @@ const STRANGERS: Duration = Duration::from_secs(1);
 /// The wait after a start, and after the relay itself stood still: no message is taken before every
 /// endpoint that may exist has told its routes.
 ///
-/// Opens when some endpoint has, all that any of them named have too, and either `grace` is over or
+/// Opens when some endpoint has (the relay asks for the store), all that any of them named have too, and either `grace` is over or
 /// one of them was a member before (so the names are those of the cluster as it was) and a moment
 /// has passed since the first came. Who was named and has not told its routes a lease after the first
 /// came is declared dead, so the wait ends whatever an endpoint does.
@@ -121,6 +121,11 @@ impl Gate {
             self.awaited.remove(node);
             self.synced.insert(node.clone());
         }
+    }
+
+    /// Whether all routes of `node` are here, as far as is known while the gate is shut.
+    pub(crate) fn has_told(&self, node: &NodeId) -> bool {
+        self.synced.contains(node)
     }
 
     /// `member` is a new life of its node: what the earlier one told is no longer enough.

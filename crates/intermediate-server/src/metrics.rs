@@ -38,9 +38,16 @@ impl Collector for RelayCollector {
                 ("proxy_dead", counts.dropped_dead),
             ],
         )?;
+        labelled(
+            encoder,
+            ("relay_refused", "Messages that their proxy was told are refused"),
+            "reason",
+            &[("quota_exceeded", counts.refused_quota), ("other", counts.refused_other)],
+        )?;
         let counters = [
             ("relay_deliveries_sent", "Deliveries sent to proxies, repetitions too", counts.sent),
             ("members_declared_dead", "Proxies declared dead", counts.declared_dead),
+            ("members_left", "Proxies that said that they go, and went", counts.left),
             ("members_fenced", "Proxies replaced by a newer life of theirs", counts.fenced),
             (
                 "route_digest_mismatch",
@@ -69,6 +76,21 @@ impl Collector for RelayCollector {
                 stats.outbox_messages,
             ),
             ("outbox_bytes", "Bytes of those deliveries", stats.outbox_bytes),
+            (
+                "relay_store_outbox_messages",
+                "Deliveries that the store has not acknowledged",
+                stats.store_outbox_messages,
+            ),
+            (
+                "relay_store_outbox_bytes",
+                "Bytes of the deliveries that the store has not acknowledged",
+                stats.store_outbox_bytes,
+            ),
+            (
+                "relay_waits_for_store",
+                "1 while no message is taken because the store has not told its routes yet",
+                u64::from(stats.waits_for_store),
+            ),
             ("outbox_congested", "Proxies whose outbox withholds credit", stats.congested_outboxes),
             (
                 "relay_pending",

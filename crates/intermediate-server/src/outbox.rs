@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use cluster_rpc::frame::{Delivery, OriginId, Routed};
+use mqtt_codec::ReasonCode;
 
 use crate::pending::Hold;
 use crate::relay::Violation;
@@ -214,12 +215,26 @@ impl Outbox {
         Ok(())
     }
 
+    /// The endpoint will not take the delivery with this number, and will acknowledge it all the same.
+    pub(crate) fn refuse(&mut self, number: u64, reason: ReasonCode) -> Result<(), Violation> {
+        let place =
+            number.checked_sub(self.acked + 1).and_then(|place| usize::try_from(place).ok());
+        let on_the_link = place.filter(|&place| place < self.sent);
+        let entry = on_the_link.and_then(|place| self.entries.get_mut(place));
+        let entry = entry.ok_or(Violation::RefusedUnsent(number))?;
+        if let Some(hold) = &mut entry.hold {
+            hold.refused.get_or_insert(reason);
+        }
+        Ok(())
+    }
+
     /// A new stream of the endpoint, with the id `link`. Returns how many messages that nobody waits
     /// for were lost with the old stream.
     ///
     /// What the endpoint took from its last link counts as acknowledged; the rest is sent again, in
     /// order, with numbers from 1: a late acknowledgement of the old link cannot be taken for one of
-    /// this. What nobody waits for is sent once only.
+    /// this. What nobody waits for is sent once only. What was refused stays so, though it is sent again:
+    /// the endpoint may have taken later ones since, and then it drops this one as a repetition.
     pub(crate) fn open(
         &mut self,
         link: u64,

@@ -2,13 +2,15 @@
 //!
 //! Owns, per lane, the QoS >= 1 messages that are not yet everywhere they must be, the barriers, and
 //! the credit. Invariant: a number is acknowledged only when that message and all before it on the
-//! lane's way through here have been released by every endpoint that holds them back.
+//! lane's way through here have been released by every endpoint that holds them back; and what one of
+//! them has refused is told as refused before it is told as acknowledged.
 //! Lives as long as one publish stream: a new stream starts with nothing, and the origin sends again
 //! what was not acknowledged.
 
 use std::collections::{HashMap, VecDeque};
 
 use cluster_rpc::frame::{LANES, Lane};
+use mqtt_codec::ReasonCode;
 
 use crate::relay::Violation;
 use crate::routes::Slot;
@@ -20,6 +22,14 @@ pub(crate) struct Hold {
     pub(crate) slot: Slot,
     pub(crate) stream: u64,
     pub(crate) wait: Wait,
+    /// Why the endpoint does not take the message, if it has said so.
+    pub(crate) refused: Option<ReasonCode>,
+}
+
+impl Hold {
+    pub(crate) fn new(slot: Slot, stream: u64, wait: Wait) -> Self {
+        Self { slot, stream, wait, refused: None }
+    }
 }
 
 /// For what it waits.
@@ -34,6 +44,9 @@ pub(crate) enum Wait {
 /// At most this many barriers are unanswered at a time.
 const MOST_BARRIERS: usize = 4 * LANES;
 
+/// Refusals in one frame.
+const MOST_REFUSED: usize = 1_000;
+
 /// The first lane of each word of bits.
 const FIRST_OF_WORD: [u8; LANES / 64] = [0, 64, 128, 192];
 
@@ -47,6 +60,8 @@ pub(crate) struct Pending {
     barriers: HashMap<u64, Barrier>,
     next_barrier: u64,
     answered: VecDeque<u64>,
+    /// Released and refused, not told yet: no more than the credit lets an origin send.
+    refused: VecDeque<(Lane, u64, ReasonCode)>,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +76,7 @@ struct LaneQueue {
 struct Waiting {
     seq: u64,
     outstanding: u32,
+    refused: Option<ReasonCode>,
 }
 
 #[derive(Debug)]
@@ -78,6 +94,7 @@ impl Pending {
             barriers: HashMap::new(),
             next_barrier: 0,
             answered: VecDeque::new(),
+            refused: VecDeque::new(),
         }
     }
 
@@ -105,22 +122,25 @@ impl Pending {
             self.mark(lane);
             return;
         }
-        queue.entries.push_back(Waiting { seq, outstanding });
+        queue.entries.push_back(Waiting { seq, outstanding, refused: None });
         self.waiting += 1;
     }
 
-    /// An endpoint no longer holds the message at `place` back.
-    pub(crate) fn release(&mut self, lane: Lane, place: u64) {
+    /// An endpoint no longer holds the message at `place` back: it has it, or it has `refused` it. Of
+    /// several refusals the first counts.
+    pub(crate) fn release(&mut self, lane: Lane, place: u64, refused: Option<ReasonCode>) {
         let queue = &mut self.lanes[usize::from(lane.0)];
         let at = place.checked_sub(queue.first).and_then(|at| usize::try_from(at).ok());
         let Some(waiting) = at.and_then(|at| queue.entries.get_mut(at)) else {
             return;
         };
         waiting.outstanding = waiting.outstanding.saturating_sub(1);
+        waiting.refused = waiting.refused.or(refused);
         let mut news = false;
         while let Some(ready) = queue.entries.pop_front_if(|entry| entry.outstanding == 0) {
             queue.first += 1;
             queue.acked = queue.acked.max(ready.seq);
+            self.refused.extend(ready.refused.map(|reason| (lane, ready.seq, reason)));
             self.waiting -= 1;
             news = true;
         }
@@ -159,6 +179,13 @@ impl Pending {
             self.barriers.remove(&number);
             self.answered.push_back(id);
         }
+    }
+
+    /// Messages that were refused. To be told until none is left before what is acknowledged is: that
+    /// covers them.
+    pub(crate) fn take_refused(&mut self) -> Vec<(Lane, u64, ReasonCode)> {
+        let count = self.refused.len().min(MOST_REFUSED);
+        self.refused.drain(..count).collect()
     }
 
     /// Every lane with something new, and up to where it is acknowledged.

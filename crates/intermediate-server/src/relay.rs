@@ -1,31 +1,32 @@
 //! The relay as a value: frames in, frames out, no socket, no clock, no task.
 //!
 //! Owns every endpoint and every attached stream, and with them the one promise made here: a message
-//! is acknowledged to its origin only when each endpoint that its routes name has taken it or was
-//! declared dead. Time is an argument.
+//! is acknowledged to its origin only when each endpoint that its routes name has taken it, has refused
+//! it (which the origin is told) or is gone; the store never is. Time is an argument.
 //!
 //! A stream is attached, its frames are handled, and whatever is to be sent is polled. `take_wakes`
-//! names the streams that have something new. What routes say is in `sync`, how messages
-//! pass in `forward`, what passing time does in `time`.
+//! names the streams that have something new. Who is there is in `members`, what routes say in `sync`,
+//! how messages pass in `forward`, what passing time does in `time`.
 //!
 //! ```text
 //!            Hello                    last chunk                 stream ends
 //!  unknown ---------> being told ------------------> member <----------------> stale member
 //!                          \ lease                       \ lease                / lease, or 1 s if local
-//!                           `-----------------------------`----> dead <--------'
+//!                           `-----------------------------`----> dead <--------'     (not the store)
 //! ```
 
 mod forward;
+mod members;
 mod sync;
 mod time;
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use cluster_rpc::frame::{Incarnation, Member, NodeId, RejectReason, RelayState};
+use cluster_rpc::frame::{EndpointRole, Member, NodeId, RejectReason, RelayState, StoreHere};
 use foldhash::fast::RandomState;
 
-use crate::endpoint::{Endpoint, Line, wake};
+use crate::endpoint::{Endpoint, wake};
 use crate::membership::{Gate, Retired};
 use crate::outbox::OutboxLimits;
 use crate::pending::{Amount, Hold, Wait};
@@ -38,6 +39,8 @@ pub use crate::violation::Violation;
 pub struct RelayConfig {
     /// Who the relay is.
     pub member: Member,
+    /// Whether its process holds the store.
+    pub store_here: StoreHere,
     /// Silence after which an endpoint is dead.
     pub lease: Duration,
     /// An endpoint on this machine whose route stream ended is dead after this time.
@@ -58,6 +61,7 @@ impl RelayConfig {
     pub fn new(member: Member) -> Self {
         Self {
             member,
+            store_here: StoreHere::No,
             lease: Duration::from_secs(6),
             local_return: Duration::from_secs(1),
             start_grace: Duration::from_secs(4),
@@ -130,6 +134,13 @@ pub struct Relay {
     next_stream: u64,
     endpoints: Vec<Option<Endpoint>>,
     by_node: HashMap<NodeId, Slot>,
+    /// Where the store is: from its first word on, for ever.
+    store: Option<Slot>,
+    /// The last other one that came.
+    second_store: Option<Member>,
+    second_store_is_news: bool,
+    /// Lives that are over and were not taken.
+    departed: Vec<Member>,
     retired: Retired,
     gate: Gate,
     draining: bool,
@@ -156,6 +167,10 @@ impl Relay {
             next_stream: 1,
             endpoints: Vec::new(),
             by_node: HashMap::new(),
+            store: None,
+            second_store: None,
+            second_store_is_news: false,
+            departed: Vec::new(),
             retired: Retired::default(),
             draining: false,
             routes: RouteIndex::new(),
@@ -241,9 +256,18 @@ impl Relay {
         stats.streams = self.streams.len() as u64;
         stats.routes = self.routes.len() as u64;
         stats.congested_outboxes = self.congested as u64;
+        stats.waits_for_store = !self.gate.is_open() && !self.has_store_told();
         for (_, endpoint) in self.slots() {
-            stats.endpoints += 1;
-            stats.members += u64::from(endpoint.table.is_complete());
+            match endpoint.role {
+                EndpointRole::Proxy => {
+                    stats.endpoints += 1;
+                    stats.members += u64::from(endpoint.table.is_complete());
+                }
+                EndpointRole::Store => {
+                    stats.store_outbox_messages = endpoint.outbox.len() as u64;
+                    stats.store_outbox_bytes = endpoint.outbox.bytes();
+                }
+            }
             stats.outbox_messages += endpoint.outbox.len() as u64;
             stats.outbox_bytes += endpoint.outbox.bytes();
             stats.pending += endpoint.pending.len() as u64;
@@ -289,133 +313,6 @@ impl Relay {
         }
     }
 
-    /// The first frame of a stream: `member` opens it. `None`: it is turned away.
-    fn bind(
-        &mut self,
-        stream: StreamId,
-        kind: StreamKind,
-        member: &Member,
-        now: Instant,
-    ) -> Result<Option<Slot>, Violation> {
-        let Some(attached) = self.streams.get(&stream) else {
-            return Ok(None);
-        };
-        let peer = attached.peer;
-        match attached.bound {
-            Bound::Closed | Bound::Rejected(_) => return Ok(None),
-            Bound::To(_) => return Err(Violation::OpenedTwice),
-            Bound::Nobody if attached.kind != kind => return Err(Violation::WrongStream),
-            Bound::Nobody => {}
-        }
-        let slot = match self.admit(member, peer, now) {
-            Ok(slot) => slot,
-            Err(reason) => {
-                self.set_bound(stream, Bound::Rejected(reason));
-                return Ok(None);
-            }
-        };
-        self.set_bound(stream, Bound::To(slot));
-        let endpoint = at(&mut self.endpoints, slot).expect("it was admitted to this slot");
-        endpoint.last_heard = now;
-        let line = match kind {
-            StreamKind::Routes => &mut endpoint.routes,
-            StreamKind::Publish => &mut endpoint.publish,
-            StreamKind::Deliver => &mut endpoint.deliver,
-        };
-        let former = line.replace(Line::new(stream));
-        if let Some(former) = former {
-            self.set_bound(former.stream, Bound::Closed);
-        }
-        Ok(Some(slot))
-    }
-
-    /// The slot of `member`: its own, its earlier life's (which ends), or a new one.
-    fn admit(&mut self, member: &Member, peer: Peer, now: Instant) -> Result<Slot, RejectReason> {
-        if let Some(&slot) = self.by_node.get(&member.node) {
-            let known = at(&mut self.endpoints, slot).map(|endpoint| endpoint.member.incarnation);
-            match known {
-                Some(known) if known > member.incarnation => {
-                    return Err(RejectReason::OldIncarnation);
-                }
-                Some(known) if known == member.incarnation => {}
-                Some(_) | None => self.succeed(slot, member.incarnation, now),
-            }
-            return Ok(slot);
-        }
-        self.retired.check(member)?;
-        let free = self.endpoints.iter().position(Option::is_none);
-        let index = free.unwrap_or_else(|| {
-            self.endpoints.push(None);
-            self.endpoints.len() - 1
-        });
-        self.endpoints[index] = Some(Endpoint::new(member.clone(), peer, now));
-        let slot = Slot(u32::try_from(index).expect("endpoints are far fewer than 2^32"));
-        self.by_node.insert(member.node.clone(), slot);
-        Ok(slot)
-    }
-
-    /// A new life of the endpoint in `slot`: the old one is fenced, its rows stay for now.
-    fn succeed(&mut self, slot: Slot, incarnation: Incarnation, now: Instant) {
-        self.close_streams(slot);
-        self.drop_outbox(slot);
-        let Some(endpoint) = at(&mut self.endpoints, slot) else {
-            return;
-        };
-        let was_member = endpoint.table.is_complete();
-        let mut table = std::mem::take(&mut endpoint.table);
-        table.renew();
-        let member = Member { node: endpoint.member.node.clone(), incarnation };
-        self.gate.renewed(&member);
-        let new = Endpoint { table, ..Endpoint::new(member, endpoint.peer, now) };
-        let old = std::mem::replace(endpoint, new);
-        self.retired.insert(old.member);
-        self.counts.fenced += 1;
-        if was_member {
-            self.say_view_to_all();
-        }
-    }
-
-    fn declare_dead(&mut self, slot: Slot) {
-        self.close_streams(slot);
-        self.drop_outbox(slot);
-        let index = slot.0 as usize;
-        let Some(mut endpoint) = self.endpoints.get_mut(index).and_then(Option::take) else {
-            return;
-        };
-        self.by_node.remove(&endpoint.member.node);
-        let was_awaited = self.gate.gone(&endpoint.member.node);
-        let was_member = endpoint.table.is_complete();
-        endpoint.table.clear(slot, &mut self.routes);
-        // Who was neither was promised nothing and may come again as it is. Whoever was awaited may
-        // have subscribers here: from now on messages are acknowledged without them.
-        if was_member || was_awaited {
-            self.counts.declared_dead += 1;
-            self.retired.insert(endpoint.member);
-        }
-        if was_member {
-            self.say_view_to_all();
-        }
-    }
-
-    fn close_streams(&mut self, slot: Slot) {
-        let Some(endpoint) = at(&mut self.endpoints, slot) else {
-            return;
-        };
-        let lines = [endpoint.routes.take(), endpoint.publish.take(), endpoint.deliver.take()];
-        for line in lines.into_iter().flatten() {
-            self.set_bound(line.stream, Bound::Closed);
-        }
-    }
-
-    fn drop_outbox(&mut self, slot: Slot) {
-        let Some(endpoint) = at(&mut self.endpoints, slot) else {
-            return;
-        };
-        let was_congested = endpoint.outbox.is_congested();
-        self.counts.dropped_dead += endpoint.outbox.clear(&mut self.released);
-        self.after_release(was_congested, false);
-    }
-
     /// Tells everyone who waited for what has left an outbox, and lets origins go on if none is
     /// over its limit any more.
     fn after_release(&mut self, was_congested: bool, is_congested: bool) {
@@ -441,12 +338,17 @@ impl Relay {
             return;
         }
         match hold.wait {
-            Wait::Message { lane, place } => origin.pending.release(lane, place),
+            Wait::Message { lane, place } => origin.pending.release(lane, place, hold.refused),
             Wait::Barrier(number) => origin.pending.release_barrier(number),
         }
         if origin.pending.has_news() {
             wake(&mut origin.publish, &mut self.wakes);
         }
+    }
+
+    /// Whether origins may send further messages.
+    fn grants(&self) -> bool {
+        self.congested == 0 && self.gate.is_open()
     }
 
     fn wake_all_origins(&mut self) {
@@ -461,8 +363,14 @@ impl Relay {
         }
     }
 
+    /// Whether the store's routes are here since the gate was last closed.
+    fn has_store_told(&self) -> bool {
+        let store = self.store.and_then(|slot| self.endpoints.get(slot.0 as usize)?.as_ref());
+        store.is_some_and(|store| self.gate.has_told(&store.member.node))
+    }
+
     fn try_open_gate(&mut self, now: Instant) {
-        if self.gate.try_open(now) {
+        if self.has_store_told() && self.gate.try_open(now) {
             self.say_view_to_all();
             self.wake_all_origins();
         }

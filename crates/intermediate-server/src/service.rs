@@ -5,6 +5,8 @@
 //! so the frames of a stream keep their order, and a batch costs one lock and one wake-up per peer.
 //! Nothing awaits under the lock. A peer whose queue is full keeps one frame parked here; a task waits
 //! for room, and until then its messages stay in the relay's outbox, which is bounded.
+//!
+//! Session streams are not the relay's: they are passed on to who holds the store, if that is here.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,11 +15,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{
-    DeliverDown, DeliverUp, NodeId, PublishDown, PublishUp, RouteDown, RouteUp,
+    DeliverDown, DeliverUp, Member, NodeId, PublishDown, PublishUp, RelayState, RouteDown, RouteUp,
+    SessionDown, SessionUp,
 };
 use cluster_rpc::{Attachment, Attachments, FrameSender, Stream, StreamError, TrySendError};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
+use tokio::sync::mpsc::error::TrySendError as TryPassError;
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
@@ -27,10 +32,18 @@ use crate::stats::Stats;
 /// How often the relay is told the time.
 const TICK: Duration = Duration::from_millis(100);
 
+/// A stream on which a proxy speaks with the store.
+pub(crate) type SessionStream = Stream<SessionUp, SessionDown>;
+
 /// The relay and everyone connected to it. Clones share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     shared: Arc<Mutex<Shared>>,
+    state: watch::Sender<RelayState>,
+    /// Someone has departed.
+    departures: Arc<Notify>,
+    /// To the store, if this process holds it.
+    sessions: Option<mpsc::Sender<SessionStream>>,
 }
 
 #[derive(Debug)]
@@ -38,6 +51,8 @@ struct Shared {
     relay: Relay,
     outlets: HashMap<StreamId, Outlet, RandomState>,
     wakes: Vec<StreamId>,
+    /// The state that watchers were told.
+    told: RelayState,
 }
 
 /// The way to one peer.
@@ -148,8 +163,19 @@ impl Kind for Deliver {
 
 impl Service {
     pub(crate) fn new(relay: Relay) -> Self {
-        let shared = Shared { relay, outlets: HashMap::default(), wakes: Vec::new() };
-        Self { shared: Arc::new(Mutex::new(shared)) }
+        let told = relay.state();
+        let shared = Shared { relay, outlets: HashMap::default(), wakes: Vec::new(), told };
+        Self {
+            shared: Arc::new(Mutex::new(shared)),
+            state: watch::Sender::new(told),
+            departures: Arc::default(),
+            sessions: None,
+        }
+    }
+
+    /// Passes session streams on to `sessions`: this process holds the store.
+    pub(crate) fn with_sessions(self, sessions: mpsc::Sender<SessionStream>) -> Self {
+        Self { sessions: Some(sessions), ..self }
     }
 
     /// Serves every stream that peers open, until the listener has ended.
@@ -161,6 +187,7 @@ impl Service {
                 Attachment::Routes(stream) => drop(tokio::spawn(service.serve::<Routes>(stream))),
                 Attachment::Publish(stream) => drop(tokio::spawn(service.serve::<Publish>(stream))),
                 Attachment::Deliver(stream) => drop(tokio::spawn(service.serve::<Deliver>(stream))),
+                Attachment::Sessions(stream) => self.pass_on(stream),
             }
         }
         clock.abort();
@@ -174,6 +201,34 @@ impl Service {
     /// Whether nobody waits for anything.
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.lock().relay.is_idle()
+    }
+
+    /// Whether messages are taken, as it changes.
+    pub(crate) fn state(&self) -> watch::Receiver<RelayState> {
+        self.state.subscribe()
+    }
+
+    /// The lives of endpoints that are over, each told once; waits for the next ones. For one caller;
+    /// cancelling it loses none.
+    pub(crate) async fn departed(&self) -> Vec<Member> {
+        loop {
+            let mut departed = Vec::new();
+            self.shared.lock().relay.take_departed(&mut departed);
+            if !departed.is_empty() {
+                return departed;
+            }
+            self.departures.notified().await;
+        }
+    }
+
+    /// See [`Relay::is_here`].
+    pub(crate) fn is_here(&self, member: &Member) -> bool {
+        self.shared.lock().relay.is_here(member)
+    }
+
+    /// See [`Relay::proxies`].
+    pub(crate) fn proxies(&self) -> Vec<Member> {
+        self.shared.lock().relay.proxies()
     }
 
     pub(crate) fn stats(&self) -> Stats {
@@ -200,6 +255,41 @@ impl Service {
             self.fill(shared, stream);
         }
         shared.wakes = wakes;
+        self.tell(shared);
+    }
+
+    /// What others wait for.
+    fn tell(&self, shared: &mut Shared) {
+        let state = shared.relay.state();
+        if std::mem::replace(&mut shared.told, state) != state {
+            self.state.send_replace(state);
+        }
+        if shared.relay.has_departed() {
+            self.departures.notify_one();
+        }
+        if let Some((second, first)) = shared.relay.take_second_store() {
+            tracing::error!(
+                node = %second.node, store = %first,
+                "a second store wants to join this cluster: stop it, or let all relays forget the first",
+            );
+        }
+    }
+
+    fn pass_on(&self, stream: SessionStream) {
+        let peer = stream.peer();
+        let Some(sessions) = &self.sessions else {
+            tracing::warn!(%peer, "a proxy asked for sessions, but the store is not here");
+            return;
+        };
+        match sessions.try_send(stream) {
+            Ok(()) => {}
+            Err(TryPassError::Full(_)) => {
+                tracing::debug!(%peer, "session stream ended: too many wait for the store");
+            }
+            Err(TryPassError::Closed(_)) => {
+                tracing::debug!(%peer, "session stream ended: the store has stopped");
+            }
+        }
     }
 
     fn fill(&self, shared: &mut Shared, stream: StreamId) {

@@ -20,6 +20,12 @@ pub struct Counts {
     pub dropped_dead: u64,
     /// Endpoints declared dead.
     pub declared_dead: u64,
+    /// Endpoints that said that they go, and went.
+    pub left: u64,
+    /// Messages of which an origin was told that they were refused, as the store had no room.
+    pub refused_quota: u64,
+    /// Messages of which an origin was told that they were refused for another reason.
+    pub refused_other: u64,
     /// Lives that ended because a newer one of the same node came.
     pub fenced: u64,
     /// Tables that were not what the endpoint said they are.
@@ -39,9 +45,9 @@ pub struct Stats {
     pub state: RelayState,
     /// Streams attached.
     pub streams: u64,
-    /// Endpoints known, members or not.
+    /// Proxies known, members or not.
     pub endpoints: u64,
-    /// Endpoints whose routes are all here.
+    /// Proxies whose routes are all here.
     pub members: u64,
     /// Rows of all endpoints.
     pub routes: u64,
@@ -49,6 +55,12 @@ pub struct Stats {
     pub outbox_messages: u64,
     /// Their bytes.
     pub outbox_bytes: u64,
+    /// Those of them that are for the store.
+    pub store_outbox_messages: u64,
+    /// Their bytes.
+    pub store_outbox_bytes: u64,
+    /// Whether no message is taken because the store has not told its routes yet.
+    pub waits_for_store: bool,
     /// Outboxes over their limit: while there is one, origins get no credit.
     pub congested_outboxes: u64,
     /// Messages and barriers not yet acknowledged to their origin.
@@ -66,6 +78,9 @@ impl Stats {
             routes: 0,
             outbox_messages: 0,
             outbox_bytes: 0,
+            store_outbox_messages: 0,
+            store_outbox_bytes: 0,
+            waits_for_store: false,
             congested_outboxes: 0,
             pending: 0,
         }

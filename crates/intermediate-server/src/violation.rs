@@ -49,4 +49,10 @@ pub enum Violation {
         /// What was sent.
         sent: u64,
     },
+    /// A refusal of what is not on the link.
+    #[error("delivery {0} is refused, but it is not on the link")]
+    RefusedUnsent(u64),
+    /// The name of the store, used by something else.
+    #[error("the store's name is used by something that is no store")]
+    NoStore,
 }

@@ -6,11 +6,10 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use cluster_rpc::frame::{
-    DeliverDown, DeliverOpen, DeliverUp, PublishDown, PublishUp, RelayState, Routed,
-};
-use mqtt_codec::QoS;
+use cluster_rpc::frame::{DeliverDown, DeliverOpen, DeliverUp, PublishDown, PublishUp, Routed};
+use mqtt_codec::{QoS, ReasonCode};
 
+use super::members::Opening;
 use super::{Polled, Relay, StreamId, StreamKind, Violation, at};
 use crate::endpoint::wake;
 use crate::outbox::{Batch, Entry, LastLink, Pushed};
@@ -27,7 +26,8 @@ impl Relay {
     ) -> Result<(), Violation> {
         self.notice_stall(now);
         if let PublishUp::Open(member) = frame {
-            if let Some(slot) = self.bind(stream, StreamKind::Publish, &member, now)?
+            let opening = Opening { kind: StreamKind::Publish, member: &member, role: None };
+            if let Some(slot) = self.bind(stream, opening, now)?
                 && let Some(origin) = at(&mut self.endpoints, slot)
             {
                 origin.pending = Pending::new();
@@ -52,10 +52,18 @@ impl Relay {
             Ok(slot) => slot,
             Err(polled) => return polled,
         };
-        let grants = self.congested == 0 && self.state() != RelayState::Joining;
+        let grants = self.grants();
         let Some(origin) = at(&mut self.endpoints, slot) else {
             return Polled::Closed;
         };
+        let refused = origin.pending.take_refused();
+        if !refused.is_empty() {
+            let quota = refused.iter().filter(|(.., reason)| *reason == ReasonCode::QuotaExceeded);
+            let quota = quota.count();
+            self.counts.refused_quota += quota as u64;
+            self.counts.refused_other += (refused.len() - quota) as u64;
+            return Polled::Frame(PublishDown::Refused(refused));
+        }
         let acked = origin.pending.take_acked();
         if !acked.is_empty() {
             return Polled::Frame(PublishDown::Acked(acked));
@@ -82,6 +90,7 @@ impl Relay {
         match frame {
             DeliverUp::Open(open) => self.open_link(stream, &open, now),
             DeliverUp::Acked(up_to) => self.link_acked(stream, up_to, now),
+            DeliverUp::Refused(refused) => self.link_refused(stream, refused, now),
         }
     }
 
@@ -128,7 +137,7 @@ impl Relay {
             self.counts.received[routed.message.qos as usize] += 1;
             self.routes.matches(&routed.message.topic, &mut targets);
             if routed.message.retain {
-                self.add_everyone(&mut targets);
+                self.add_store(&mut targets);
             }
             self.forward(from, routed, batch, (&targets, now));
         }
@@ -139,16 +148,12 @@ impl Relay {
         Ok(())
     }
 
-    /// Every endpoint keeps retained messages, whether somebody there is subscribed or not. Only
-    /// members are waited for: others may never open a stream for it.
-    fn add_everyone(&self, targets: &mut Vec<Target>) {
-        let matched = targets.len();
-        for (slot, endpoint) in self.slots() {
-            let holds = endpoint.table.is_complete();
-            match targets.iter_mut().take(matched).find(|target| target.slot == slot) {
-                Some(target) => target.holds |= holds,
-                None => targets.push(Target { slot, holds }),
-            }
+    /// The store keeps what is retained, whether somebody there is subscribed or not.
+    fn add_store(&self, targets: &mut Vec<Target>) {
+        let Some(store) = self.store else { return };
+        match targets.iter_mut().find(|target| target.slot == store) {
+            Some(target) => target.holds = true,
+            None => targets.push(Target { slot: store, holds: true }),
         }
     }
 
@@ -165,7 +170,7 @@ impl Relay {
         let (lane, seq) = (routed.lane, routed.seq);
         let acknowledged = routed.message.qos > QoS::AtMostOnce;
         let place = origin.pending.next_place(lane);
-        let hold = Hold { slot: from, stream: stream.0, wait: Wait::Message { lane, place } };
+        let hold = Hold::new(from, stream.0, Wait::Message { lane, place });
         let id = origin.origin;
         let weight = routed.weight();
         let mut copies = Copies { read: Arc::new(routed), own: None };
@@ -202,7 +207,7 @@ impl Relay {
             return Ok(());
         };
         let number = origin.pending.next_barrier()?;
-        let hold = Hold { slot: from, stream: stream.0, wait: Wait::Barrier(number) };
+        let hold = Hold::new(from, stream.0, Wait::Barrier(number));
         let mut outstanding = 0;
         for endpoint in self.endpoints.iter_mut().flatten() {
             outstanding += u32::from(endpoint.outbox.push_barrier(hold));
@@ -220,8 +225,10 @@ impl Relay {
         open: &DeliverOpen,
         now: Instant,
     ) -> Result<(), Violation> {
-        let bound = self.bind(stream, StreamKind::Deliver, &open.member, now)?;
-        let Some(slot) = bound else { return Ok(()) };
+        let opening = Opening { kind: StreamKind::Deliver, member: &open.member, role: None };
+        let Some(slot) = self.bind(stream, opening, now)? else {
+            return Ok(());
+        };
         self.links += 1;
         // Unique across this relay's lives, so that a link of an earlier one is not taken for it.
         let link = self.config.member.incarnation.0.wrapping_add(self.links);
@@ -257,6 +264,22 @@ impl Relay {
         self.after_release(was_congested, is_congested);
         Ok(())
     }
+
+    /// The acknowledgement follows; with it the origins are told.
+    fn link_refused(
+        &mut self,
+        stream: StreamId,
+        refused: Vec<(u64, ReasonCode)>,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let Some(slot) = self.heard(stream, now)? else {
+            return Ok(());
+        };
+        let Some(endpoint) = at(&mut self.endpoints, slot) else {
+            return Ok(());
+        };
+        refused.into_iter().try_for_each(|(number, why)| endpoint.outbox.refuse(number, why))
+    }
 }
 
 /// One message for all outboxes: as it was read, and in memory of its own for those where it
@@ -269,8 +292,8 @@ struct Copies {
 impl Copies {
     fn own(&mut self) -> Arc<Routed> {
         let own = self.own.get_or_insert_with(|| {
-            let Routed { lane, seq, ref message } = *self.read;
-            Arc::new(Routed { lane, seq, message: message.detached() })
+            let Routed { lane, seq, provenance, ref message } = *self.read;
+            Arc::new(Routed { lane, seq, provenance, message: message.detached() })
         });
         Arc::clone(own)
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use cluster_rpc::frame::{Beat, Hello, PROTOCOL, RejectReason, RouteDown, RouteUp, View};
 
+use super::members::Opening;
 use super::{Bound, Polled, Relay, StreamId, StreamKind, Violation, at};
 use crate::endpoint::wake;
 use crate::routes::Slot;
@@ -39,6 +40,10 @@ impl Relay {
                 self.beat(slot, &beat);
                 return Ok(());
             }
+            RouteUp::Leave => {
+                self.leave(slot, now);
+                return Ok(());
+            }
             RouteUp::Hello(_) => return Err(Violation::OpenedTwice),
         };
         match change {
@@ -63,13 +68,13 @@ impl Relay {
         let wants_view = at(&mut self.endpoints, slot)
             .is_some_and(|endpoint| endpoint.say.welcome.is_none() && endpoint.say.view);
         let view = wants_view.then(|| self.view());
-        let me = &self.config.member;
+        let (me, store) = (&self.config.member, self.config.store_here);
         let Some(endpoint) = at(&mut self.endpoints, slot) else {
             return Polled::Closed;
         };
         let say = &mut endpoint.say;
         let frame = if let Some(deltas_from) = say.welcome.take() {
-            Some(RouteDown::Welcome { member: me.clone(), deltas_from })
+            Some(RouteDown::Welcome { member: me.clone(), deltas_from, store })
         } else if std::mem::take(&mut say.resync) {
             Some(RouteDown::Resync)
         } else if let Some(seq) = say.applied.take() {
@@ -94,13 +99,14 @@ impl Relay {
             self.set_bound(stream, Bound::Rejected(RejectReason::Protocol));
             return Ok(());
         }
-        let bound = self.bind(stream, StreamKind::Routes, &hello.member, now)?;
-        let Some(slot) = bound else { return Ok(()) };
-        let peer = self.streams.get(&stream).map(|attached| attached.peer);
+        let (member, role) = (&hello.member, Some(hello.role));
+        let opening = Opening { kind: StreamKind::Routes, member, role };
+        let Some(slot) = self.bind(stream, opening, now)? else {
+            return Ok(());
+        };
         let Some(endpoint) = at(&mut self.endpoints, slot) else {
             return Ok(());
         };
-        endpoint.peer = peer.unwrap_or(endpoint.peer);
         endpoint.broken_at = None;
         endpoint.table.abandon_incoming();
         let deltas_from = endpoint.table.deltas_from(hello);

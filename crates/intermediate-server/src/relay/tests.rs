@@ -3,6 +3,7 @@
 mod joining;
 mod model;
 mod script;
+mod store;
 
 use mqtt_codec::{Message, PublishProperties, TopicFilter, TopicName};
 
@@ -33,7 +34,14 @@ pub(super) fn message(seq: u64, topic: &str, qos: u8) -> Routed {
         expiry_secs: None,
         properties: PublishProperties::default(),
     };
-    Routed { lane: Lane(7), seq, message }
+    Routed { lane: Lane(7), seq, provenance: Provenance::default(), message }
+}
+
+/// The same, with RETAIN.
+pub(super) fn retained(seq: u64, topic: &str, qos: u8) -> Routed {
+    let mut routed = message(seq, topic, qos);
+    routed.message.retain = true;
+    routed
 }
 
 /// A relay, and the time it is told.
@@ -41,6 +49,9 @@ pub(super) struct Net {
     pub(super) relay: Relay,
     pub(super) now: Instant,
 }
+
+/// The name of the store: sorts behind those of the proxies.
+pub(super) const STORE: &str = "relay/store";
 
 /// A proxy with its three streams.
 #[derive(Clone, Debug)]
@@ -52,15 +63,31 @@ pub(super) struct Proxy {
 }
 
 impl Net {
+    /// With a store that wants nothing, and no grace: takes messages at once.
     pub(super) fn new() -> Self {
         Self::with(|config| config.start_grace = Duration::ZERO)
     }
 
     pub(super) fn with(change: impl FnOnce(&mut RelayConfig)) -> Self {
+        let mut net = Self::without_store(change);
+        net.join_store(1, &[]);
+        net
+    }
+
+    pub(super) fn without_store(change: impl FnOnce(&mut RelayConfig)) -> Self {
         let mut config = RelayConfig::new(member("relay", 1_000));
+        config.store_here = StoreHere::Yes;
         change(&mut config);
         let now = Instant::now();
         Self { relay: Relay::new(config, now), now }
+    }
+
+    /// The store comes, in its life `incarnation`, and has told `routes`.
+    pub(super) fn join_store(&mut self, incarnation: u64, routes: &[Route]) -> Proxy {
+        let member = member(STORE, incarnation);
+        let stream = self.hello_of(hello_frame(&member, EndpointRole::Store, &[]));
+        self.snapshot(stream, 0, routes);
+        self.open_all(member, stream)
     }
 
     /// Lets time pass in small steps, in which `alive` send beats with empty digests of no seq.
@@ -91,9 +118,12 @@ impl Net {
         head_seq: u64,
         oldest_delta: u64,
     ) -> StreamId {
+        let hello = hello_frame(member, EndpointRole::Proxy, known);
+        self.hello_of(Hello { head_seq, oldest_delta, ..hello })
+    }
+
+    pub(super) fn hello_of(&mut self, hello: Hello) -> StreamId {
         let stream = self.relay.attach(StreamKind::Routes, Peer::Remote, self.now);
-        let (member, known) = (member.clone(), known.to_vec());
-        let hello = Hello { member, protocol: PROTOCOL, head_seq, oldest_delta, known };
         self.up(stream, RouteUp::Hello(hello));
         stream
     }
@@ -130,10 +160,14 @@ impl Net {
     pub(super) fn join_as(&mut self, member: Member, routes: &[Route]) -> Proxy {
         let stream = self.hello(&member, &[]);
         self.snapshot(stream, 0, routes);
+        self.open_all(member, stream)
+    }
+
+    fn open_all(&mut self, member: Member, routes: StreamId) -> Proxy {
         let publish = self.open_publish(&member);
         let deliver = self.open_deliver(&member, (0, 0));
         self.relay.handle_time(self.now);
-        Proxy { member, routes: stream, publish, deliver }
+        Proxy { member, routes, publish, deliver }
     }
 
     pub(super) fn publish(&mut self, from: &Proxy, messages: Vec<Routed>) {
@@ -145,9 +179,8 @@ impl Net {
     /// Reads the publish stream until the credit is told; what else is there stays.
     pub(super) fn credit(&mut self, of: &Proxy) {
         let slot = self.relay.by_node[&of.member.node];
-        let grants = self.relay.congested == 0 && self.relay.state() != RelayState::Joining;
         let window = self.relay.config.credit;
-        if grants {
+        if self.relay.grants() {
             at(&mut self.relay.endpoints, slot).unwrap().credit.grant(window);
         }
     }
@@ -185,7 +218,9 @@ impl Net {
         let said = self.said_on_publish(origin.publish);
         said.iter().rev().find_map(|frame| match frame {
             PublishDown::Acked(lanes) => Some(lanes[0].1),
-            PublishDown::Credit { .. } | PublishDown::BarrierDone(_) => None,
+            PublishDown::Credit { .. } | PublishDown::BarrierDone(_) | PublishDown::Refused(_) => {
+                None
+            }
         })
     }
 
@@ -197,6 +232,12 @@ impl Net {
     pub(super) fn is_closed(&mut self, stream: StreamId) -> bool {
         matches!(self.relay.poll_publish(stream), Polled::Closed)
     }
+}
+
+/// The first frame of an endpoint that has nothing to tell.
+pub(super) fn hello_frame(member: &Member, role: EndpointRole, known: &[Member]) -> Hello {
+    let (member, known) = (member.clone(), known.to_vec());
+    Hello { member, protocol: PROTOCOL, head_seq: 0, oldest_delta: 1, known, role }
 }
 
 /// Link number and message number of a batch.

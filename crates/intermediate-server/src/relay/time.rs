@@ -24,7 +24,7 @@ impl Relay {
         let (lease, local_return) = (self.config.lease, self.config.local_return);
         let dead: Vec<Slot> = self
             .slots()
-            .filter(|(_, endpoint)| now >= endpoint.deadline(lease, local_return))
+            .filter(|(_, one)| one.deadline(lease, local_return).is_some_and(|at| now >= at))
             .map(|(slot, _)| slot)
             .collect();
         for slot in dead {
@@ -79,14 +79,19 @@ impl Relay {
     }
 
     /// Those who were awaited too long are dead, also if they come again and again without ever
-    /// telling their routes.
+    /// telling their routes. The store is awaited for as long as it takes.
     fn give_up_overdue(&mut self, now: Instant) {
         for member in self.gate.overdue(now) {
-            if let Some(&slot) = self.by_node.get(&member.node) {
+            let slot = self.by_node.get(&member.node).copied();
+            if slot.is_some() && slot == self.store {
+                continue;
+            }
+            if let Some(slot) = slot {
                 self.declare_dead(slot);
             } else {
                 self.gate.gone(&member.node);
                 self.counts.declared_dead += 1;
+                self.departed(&member);
             }
             self.retired.insert(member);
         }

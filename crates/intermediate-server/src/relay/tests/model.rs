@@ -1,23 +1,26 @@
-//! Random histories: whatever is lost, broken, killed or repeated, an acknowledged message is where it
-//! must be, and in the end everything is acknowledged.
+//! Random histories: whatever is lost, broken, killed, refused or repeated, an acknowledged message is
+//! where it must be unless its origin was told of a refusal, and in the end everything is acknowledged.
+//! The last of the endpoints is the store: it forgets nothing that it took when it is killed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cluster_rpc::frame::OriginId;
 use cluster_rpc::origin_of;
+use mqtt_codec::ReasonCode;
 use proptest::prelude::*;
 
 use super::*;
 
 const FILTERS: [&str; 4] = ["x/1", "x/+", "#", "y"];
 const TOPICS: [&str; 3] = ["x/1", "x/2", "y"];
-const NAMES: [&str; 3] = ["a", "b", "c"];
+const NAMES: [&str; 4] = ["a", "b", "c", STORE];
+const FULL: ReasonCode = ReasonCode::QuotaExceeded;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Publish { topics: Vec<(usize, u8)> },
+    Publish { messages: Vec<(usize, u8, bool)> },
     Pump,
-    Take { count: usize, tell: bool },
+    Take { count: usize, tell: bool, refuse: bool },
     BreakDeliver { forget: bool, lose: bool },
     Listen,
     BreakPublish,
@@ -31,10 +34,11 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        6 => prop::collection::vec((0..TOPICS.len(), 0..3_u8), 1..5)
-            .prop_map(|topics| Step::Publish { topics }),
+        6 => prop::collection::vec((0..TOPICS.len(), 0..3_u8, any::<bool>()), 1..5)
+            .prop_map(|messages| Step::Publish { messages }),
         6 => Just(Step::Pump),
-        6 => (1..6_usize, any::<bool>()).prop_map(|(count, tell)| Step::Take { count, tell }),
+        6 => (1..6_usize, any::<bool>(), any::<bool>())
+            .prop_map(|(count, tell, refuse)| Step::Take { count, tell, refuse }),
         2 => any::<(bool, bool)>()
             .prop_map(|(forget, lose)| Step::BreakDeliver { forget, lose }),
         4 => Just(Step::Listen),
@@ -58,6 +62,8 @@ struct Unacked {
     /// Who had to have it when it was first sent, and when it was last.
     first: BTreeSet<Member>,
     last: BTreeSet<Member>,
+    /// Whether the origin was told that somebody does not take it.
+    refused: bool,
 }
 
 struct Model {
@@ -72,6 +78,12 @@ struct Model {
     inbox: VecDeque<((u64, u64), Id)>,
     newest: BTreeMap<OriginId, u64>,
     taken: BTreeSet<Id>,
+    /// Refused here, each time it comes.
+    refused: BTreeSet<Id>,
+    /// Numbers of the link that are to be told as refused.
+    refusals: Vec<u64>,
+    /// The lowest number of the link that is refused: what is claimed of it ends before.
+    first_refused: Option<u64>,
 }
 
 impl Model {
@@ -87,13 +99,28 @@ impl Model {
             inbox: VecDeque::new(),
             newest: BTreeMap::new(),
             taken: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            refusals: Vec::new(),
+            first_refused: None,
         }
     }
 
-    fn must_have(&self, topic: &TopicName) -> bool {
-        self.rows
-            .iter()
-            .any(|(filter, &qos)| qos > 0 && TopicFilter::new(*filter).unwrap().matches(topic))
+    fn is_store(&self) -> bool {
+        self.proxy.member.node.as_str() == STORE
+    }
+
+    /// Who must have a message: this life, or the store in whichever of its lives.
+    fn holder(&self) -> Member {
+        match self.is_store() {
+            true => member(STORE, 0),
+            false => self.proxy.member.clone(),
+        }
+    }
+
+    fn must_have(&self, message: &Message) -> bool {
+        let matches = |filter| TopicFilter::new(filter).unwrap().matches(&message.topic);
+        let subscribed = self.rows.iter().any(|(&filter, &qos)| qos > 0 && matches(filter));
+        subscribed || (message.retain && self.is_store())
     }
 
     fn table(&self) -> Vec<Route> {
@@ -104,21 +131,26 @@ impl Model {
 struct World {
     net: Net,
     models: Vec<Model>,
+    /// Whether a proxy has begun a new life.
+    has_killed: bool,
 }
 
 impl World {
     fn new() -> Self {
-        let mut net = Net::new();
-        let members = NAMES.iter().zip(1..).map(|(name, life)| member(name, life));
-        let models = members.map(|member| Model::new(net.join_as(member, &[]))).collect();
-        Self { net, models }
+        let mut net = Net::without_store(|config| config.start_grace = Duration::ZERO);
+        let join = |(name, life): (&&str, u64)| match *name {
+            STORE => Model::new(net.join_store(life, &[])),
+            name => Model::new(net.join_as(member(name, life), &[])),
+        };
+        let models = NAMES.iter().zip(1..).map(join).collect();
+        Self { net, models, has_killed: false }
     }
 
     fn step(&mut self, who: usize, step: Step) {
         match step {
-            Step::Publish { topics } => self.publish(who, &topics),
+            Step::Publish { messages } => self.publish(who, &messages),
             Step::Pump => self.pump(who),
-            Step::Take { count, tell } => self.take(who, count, tell),
+            Step::Take { count, tell, refuse } => self.take(who, count, (tell, refuse)),
             Step::BreakDeliver { forget, lose } => self.break_deliver(who, forget, lose),
             Step::Listen => self.listen(who),
             Step::BreakPublish => self.break_publish(who),
@@ -135,22 +167,24 @@ impl World {
         }
     }
 
-    fn owed(&self, from: usize, topic: &TopicName) -> BTreeSet<Member> {
+    fn owed(&self, from: usize, message: &Message) -> BTreeSet<Member> {
         let others = self.models.iter().enumerate().filter(|(index, _)| *index != from);
-        let owed = others.filter(|(_, model)| model.must_have(topic));
-        owed.map(|(_, model)| model.proxy.member.clone()).collect()
+        let owed = others.filter(|(_, model)| model.must_have(message));
+        owed.map(|(_, model)| model.holder()).collect()
     }
 
-    fn publish(&mut self, who: usize, topics: &[(usize, u8)]) {
+    fn publish(&mut self, who: usize, messages: &[(usize, u8, bool)]) {
         let mut batch = Vec::new();
-        for &(topic, qos) in topics {
+        for &(topic, qos, retain) in messages {
             let model = &mut self.models[who];
-            let routed = message(model.next_seq, TOPICS[topic], qos);
+            let mut routed = message(model.next_seq, TOPICS[topic], qos);
+            routed.message.retain = retain;
             model.next_seq += 1;
             batch.push(routed.clone());
-            let owed = self.owed(who, &routed.message.topic);
+            let owed = self.owed(who, &routed.message);
             if qos > 0 {
-                let unacked = Unacked { routed, first: owed.clone(), last: owed };
+                let (first, last) = (owed.clone(), owed);
+                let unacked = Unacked { routed, first, last, refused: false };
                 self.models[who].unacked.push_back(unacked);
             }
         }
@@ -166,7 +200,7 @@ impl World {
         self.models[who].barriers.clear();
         let mut unacked = std::mem::take(&mut self.models[who].unacked);
         for message in &mut unacked {
-            message.last = self.owed(who, &message.routed.message.topic);
+            message.last = self.owed(who, &message.routed.message);
         }
         let batch: Vec<_> = unacked.iter().map(|message| message.routed.clone()).collect();
         self.models[who].unacked = unacked;
@@ -180,7 +214,10 @@ impl World {
         let model = &mut self.models[who];
         for frame in self.net.said_on_deliver(model.proxy.deliver) {
             match frame {
-                DeliverDown::LinkOpen(link) => model.link = (link, 0),
+                DeliverDown::LinkOpen(link) => {
+                    model.link = (link, 0);
+                    (model.refusals, model.first_refused) = (Vec::new(), None);
+                }
                 DeliverDown::Batch { first_seq, deliveries } => {
                     let link = model.link.0;
                     let last = model.inbox.back().filter(|((of, _), _)| *of == link);
@@ -194,7 +231,7 @@ impl World {
         }
     }
 
-    fn take(&mut self, who: usize, count: usize, tell: bool) {
+    fn take(&mut self, who: usize, count: usize, (tell, refuse): (bool, bool)) {
         let model = &mut self.models[who];
         for _ in 0..count.min(model.inbox.len()) {
             let Some((place, (origin, seq))) = model.inbox.pop_front() else { break };
@@ -205,11 +242,20 @@ impl World {
             let newest = model.newest.entry(origin).or_default();
             if seq > *newest {
                 *newest = seq;
-                model.taken.insert((origin, seq));
+                let places = if refuse { &mut model.refused } else { &mut model.taken };
+                places.insert((origin, seq));
+            }
+            if place.0 == model.link.0 && model.refused.contains(&(origin, seq)) {
+                model.refusals.push(place.1);
+                model.first_refused.get_or_insert(place.1);
             }
         }
         if tell && model.link.1 > 0 {
             let (proxy, up_to) = (model.proxy.clone(), model.link.1);
+            let refusals = std::mem::take(&mut model.refusals);
+            let refusals = refusals.into_iter().map(|number| (number, FULL)).collect();
+            let (relay, now) = (&mut self.net.relay, self.net.now);
+            relay.handle_deliver(proxy.deliver, DeliverUp::Refused(refusals), now).unwrap();
             self.net.take(&proxy, up_to);
         }
     }
@@ -223,7 +269,10 @@ impl World {
         if forget {
             model.link = (0, 0);
         }
-        let (member, link) = (model.proxy.member.clone(), model.link);
+        // Nobody knows whether a refusal arrived, so what is claimed ends before it.
+        let sure = model.first_refused.map_or(u64::MAX, |first| first - 1);
+        let link = (model.link.0, model.link.1.min(sure));
+        let member = model.proxy.member.clone();
         model.proxy.deliver = self.net.open_deliver(&member, link);
         self.pump(who);
     }
@@ -248,6 +297,14 @@ impl World {
                     let waiting = self.models[who].unacked.front();
                     assert!(waiting.is_none_or(|message| message.routed.seq > seq));
                 }
+                PublishDown::Refused(refused) => {
+                    for (_, seq, why) in refused {
+                        let unacked = &mut self.models[who].unacked;
+                        let mut named = unacked.iter_mut().filter(|one| one.routed.seq == seq);
+                        named.next().expect("it is not acknowledged yet").refused = true;
+                        assert_eq!(why, FULL);
+                    }
+                }
                 PublishDown::Credit { .. } => {}
             }
         }
@@ -255,16 +312,22 @@ impl World {
 
     fn check_arrived(&self, from: usize, message: &Unacked) {
         let id = (origin_of(&self.models[from].proxy.member), message.routed.seq);
+        let mut was_refused = false;
         for model in &self.models {
-            let member = &model.proxy.member;
+            was_refused |= model.refused.contains(&id);
+            let member = &model.holder();
             let newest = model.newest.get(&id.0).copied().unwrap_or_default();
             if message.last.contains(member) {
                 assert!(newest >= id.1, "{member:?} was passed over: {id:?}");
             }
             if message.last.contains(member) && message.first.contains(member) {
-                assert!(model.taken.contains(&id), "{member:?} lost {id:?}");
+                let taken = model.taken.contains(&id);
+                let told = message.refused && model.refused.contains(&id);
+                assert!(taken || told, "{member:?} lost {id:?}");
             }
         }
+        // Who refused it may have died since.
+        assert!(was_refused || !message.refused || self.has_killed, "{id:?} was never refused");
     }
 
     fn announce(&mut self, who: usize, filter: &'static str, qos: Option<u8>) {
@@ -307,11 +370,28 @@ impl World {
             node: old.node.clone(),
             incarnation: Incarnation(old.incarnation.0 + NAMES.len() as u64),
         };
+        if self.models[who].is_store() {
+            return self.restart_store(who, member);
+        }
         let routes = self.net.hello(&member, &[]);
         self.net.snapshot(routes, 0, &[]);
         let publish = self.net.open_publish(&member);
         let deliver = self.net.open_deliver(&member, (0, 0));
         self.models[who] = Model::new(Proxy { member, routes, publish, deliver });
+        self.has_killed = true;
+    }
+
+    /// The store has its rows and what it took on disk; what it refused, and what it had not taken, not.
+    fn restart_store(&mut self, who: usize, member: Member) {
+        let publish = self.net.open_publish(&member);
+        let deliver = self.net.open_deliver(&member, (0, 0));
+        let routes = self.net.hello_of(hello_frame(&member, EndpointRole::Store, &[]));
+        let model = &mut self.models[who];
+        let (seq, table) = (model.log.len() as u64, model.table());
+        self.net.snapshot(routes, seq, &table);
+        let new = Model::new(Proxy { member, routes, publish, deliver });
+        let Model { rows, log, newest, taken, refused, .. } = std::mem::replace(model, new);
+        *model = Model { rows, log, newest, taken, refused, ..Model::new(model.proxy.clone()) };
     }
 
     fn barrier(&mut self, who: usize) {
@@ -327,7 +407,7 @@ impl World {
         for _ in 0..3 {
             for who in 0..NAMES.len() {
                 self.pump(who);
-                self.take(who, usize::MAX, true);
+                self.take(who, usize::MAX, (true, false));
             }
         }
         for who in 0..NAMES.len() {

@@ -5,7 +5,8 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn view(state: RelayState, members: &[&Proxy]) -> RouteDown {
-    let members = members.iter().map(|proxy| proxy.member.clone()).collect();
+    let proxies = members.iter().map(|proxy| proxy.member.clone());
+    let members = proxies.chain([member(STORE, 1)]).collect();
     RouteDown::View(View { state, members })
 }
 
@@ -58,19 +59,6 @@ fn a_later_message_is_not_acknowledged_before_an_earlier_one_of_its_lane() {
 }
 
 #[test]
-fn a_retained_message_goes_to_every_other_endpoint() {
-    let mut net = Net::new();
-    let (a, b) = (net.join("a", &[]), net.join("b", &[]));
-    let mut retained = message(1, "t", 1);
-    retained.message.retain = true;
-    net.publish(&a, vec![retained]);
-    assert_eq!(net.acked(&a), None);
-    assert_eq!(net.delivered(&b), [(1, 1)]);
-    net.take(&b, 1);
-    assert_eq!(net.acked(&a), Some(1));
-}
-
-#[test]
 fn an_endpoint_that_is_declared_dead_holds_nothing_back_any_more() {
     let mut net = Net::new();
     let (a, b) = (net.join("a", &[]), net.join("b", &[route("t", 1)]));
@@ -94,13 +82,7 @@ fn a_local_endpoint_is_dead_a_second_after_its_route_stream_ended() {
     let mut net = Net::new();
     let (a, b) = (net.join("a", &[]), net.join("b", &[route("t", 1)]));
     let stream = net.relay.attach(StreamKind::Routes, Peer::Local, net.now);
-    let hello = Hello {
-        member: b.member,
-        protocol: PROTOCOL,
-        head_seq: 0,
-        oldest_delta: 1,
-        known: Vec::new(),
-    };
+    let hello = hello_frame(&b.member, EndpointRole::Proxy, &[]);
     net.up(stream, RouteUp::Hello(hello));
     net.publish(&a, vec![message(1, "t", 1)]);
     net.relay.detach(stream, net.now);
@@ -299,7 +281,8 @@ fn applied_is_said_when_the_row_matches_and_a_known_endpoint_needs_deltas_only()
     net.publish(&a, vec![message(3, "t", 1)]);
     assert_eq!(net.delivered(&b).len(), 1, "stale routes are kept");
     b.routes = net.hello_at(&b.member, &[], 4, 1);
-    let welcome = RouteDown::Welcome { member: member("relay", 1_000), deltas_from: Some(3) };
+    let (member, store) = (member("relay", 1_000), StoreHere::Yes);
+    let welcome = RouteDown::Welcome { member, deltas_from: Some(3), store };
     assert_eq!(net.said_on_routes(b.routes)[..2], [welcome, RouteDown::Applied(2)]);
     // What overlaps is passed over.
     net.delta(b.routes, 2, &[route("u/+", 1), Route { qos: None, ..route("t", 0) }]);
@@ -454,26 +437,6 @@ fn an_endpoint_that_takes_nothing_does_not_keep_every_batch_in_memory_of_which_i
 }
 
 #[test]
-fn a_retained_message_waits_for_members_only_but_goes_to_those_that_are_about_to_be() {
-    let mut net = Net::new();
-    let a = net.join("a", &[]);
-    let half = member("b", 1);
-    net.hello(&half, &[]);
-    let mut retained = message(1, "t", 1);
-    retained.message.retain = true;
-    net.publish(&a, vec![retained.clone()]);
-    assert_eq!(net.acked(&a), Some(1));
-    let b = Proxy { deliver: net.open_deliver(&half, (0, 0)), member: half, ..a.clone() };
-    assert_eq!(net.delivered(&b), [(1, 1)]);
-    // A new life whose rows are not here is waited for where the rows of the old one match.
-    net.join("c", &[route("u", 1)]);
-    net.hello(&member("c", 2), &[]);
-    (retained.seq, retained.message.topic) = (2, TopicName::new("u".to_owned()).unwrap());
-    net.publish(&a, vec![retained]);
-    assert_eq!(net.acked(&a), None);
-}
-
-#[test]
 fn the_time_a_message_waited_is_taken_off_its_expiry() {
     let mut net = Net::new();
     let (a, b) = (net.join("a", &[]), net.join("b", &[route("t", 1)]));
@@ -519,13 +482,8 @@ fn frames_that_must_not_come_end_the_stream_and_nothing_else() {
     let delta = RouteUp::Delta(Delta { first_seq: 1, routes: Vec::new() });
     assert_eq!(relay.handle_routes(a.routes, delta, now), Err(Violation::DeltaInSnapshot));
     let stranger = relay.attach(StreamKind::Routes, Peer::Remote, now);
-    let hello = Hello {
-        member: member("z", 1),
-        protocol: PROTOCOL + 1,
-        head_seq: 0,
-        oldest_delta: 1,
-        known: Vec::new(),
-    };
+    let known = hello_frame(&member("z", 1), EndpointRole::Proxy, &[]);
+    let hello = Hello { protocol: PROTOCOL + 1, ..known };
     relay.handle_routes(stranger, RouteUp::Hello(hello), now).unwrap();
     let rejected = RouteDown::Reject(RejectReason::Protocol);
     assert_eq!(net.said_on_routes(stranger), [rejected]);
