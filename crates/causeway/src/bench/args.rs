@@ -13,6 +13,8 @@ Examples:
   causeway bench pairs --pairs 10 --rate 5000 --duration 10
   causeway bench fanout --subscribers 100 --payload 256 --json
   causeway bench pairs --publish-to 127.0.0.1:1883 --subscribe-to 127.0.0.1:1884 --qos 2
+  causeway bench pairs --persistent --qos 1 --pid 4711
+  causeway bench queue --sessions 10000 --messages 100 --pid 4711
   causeway bench idle --connections 15000 --pid 4711
 
 Exit codes: 0 all checks passed, 1 the run could not be made, 3 the broker lost (QoS 1 and 2, or
@@ -88,9 +90,36 @@ pub(super) enum Load {
         /// Connections being opened at the same time
         #[arg(long, value_name = "N", default_value_t = 16)]
         parallel: u32,
+        /// Sessions outlive their connections, under client ids PREFIX0, PREFIX1, ...: the next run with the same prefix resumes them
+        #[arg(long, value_name = "PREFIX")]
+        kept: Option<String>,
         #[command(flatten)]
         broker: Broker,
     },
+    /// Sessions whose clients are away: makes them, queues messages for all of them, drains them
+    Queue(QueueArgs),
+}
+
+/// What is queued for whom.
+#[derive(Clone, Debug, Args)]
+pub(super) struct QueueArgs {
+    /// Sessions, all subscribed to one topic
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) sessions: u32,
+    /// Messages published to it with QoS 1
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) messages: u64,
+    /// Payload size in bytes, at least 8
+    #[arg(long, value_name = "BYTES", default_value_t = 256)]
+    pub(super) payload: usize,
+    /// Most unacknowledged messages of the publisher
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) inflight: u16,
+    /// Where subscribers connect (may be repeated: they take turns) [default: the broker]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(super) subscribe_to: Vec<String>,
+    #[command(flatten)]
+    pub(super) broker: Broker,
 }
 
 /// Which broker, and how to show the result.
@@ -163,6 +192,9 @@ pub(super) struct Traffic {
     /// Wildcard filters that other clients subscribe to first, and that match nothing sent here
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(super) filters: u32,
+    /// Subscribers have sessions that outlive their connections
+    #[arg(long)]
+    pub(super) persistent: bool,
     /// Subscribe with wildcard filters
     #[arg(long)]
     pub(super) wildcard: bool,

@@ -16,8 +16,9 @@ use serde::Serialize;
 use super::args::Broker;
 use super::board::idle_until;
 use super::drive::{usages, watch};
-use super::open::{Job, open, open_all, resolve};
+use super::open::{Job, Stay, open, open_all, resolve};
 use super::plan::{address, client_id, login, ping_every};
+use super::queue::named_jobs;
 use super::report::{Cost, Costs, Latency, grouped};
 use super::wire::{DISCONNECT, Login, PINGREQ};
 use super::worker::latencies;
@@ -74,12 +75,15 @@ pub(super) fn idle(
 /// Opens and closes connections.
 pub(super) fn connect(
     broker: &Broker,
-    arrivals: Arrivals,
+    arrivals: &Arrivals,
     bar: &ProgressBar,
 ) -> anyhow::Result<ConnectionReport> {
     let watched = watch(&broker.pid)?;
     let login = login(broker);
-    let jobs = jobs(broker, arrivals.count)?;
+    let jobs = match &arrivals.kept_as {
+        Some(prefix) => named_jobs(broker, arrivals.count, prefix)?,
+        None => jobs(broker, arrivals.count)?,
+    };
     bar.set_length(jobs.len() as u64);
     bar.set_message("connecting");
     let before = usages(&watched)?;
@@ -104,13 +108,15 @@ pub(super) fn connect(
 }
 
 /// How connections come.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Arrivals {
     pub(super) count: u32,
     /// Per second; `None` for as fast as possible.
     pub(super) rate: Option<f64>,
     /// Connections being opened at the same time.
     pub(super) parallel: u32,
+    /// Sessions are kept, under client identifiers that begin so.
+    pub(super) kept_as: Option<String>,
 }
 
 /// What the threads of a connect load share.
@@ -152,6 +158,7 @@ fn jobs(broker: &Broker, count: u32) -> anyhow::Result<Vec<Job>> {
         client_id: client_id('c', at as usize),
         filters: Vec::new(),
         qos: QoS::AtMostOnce,
+        stay: Stay::Clean,
     };
     Ok((0..count).map(job).collect())
 }

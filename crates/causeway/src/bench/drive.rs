@@ -50,6 +50,7 @@ pub(super) fn drive(plan: &Plan, bar: &ProgressBar) -> anyhow::Result<TrafficRep
     // A worker's failure is the cause of the driver's, so it is reported first.
     let findings = crew.dismiss()?;
     let (before, after) = measured?;
+    open_all(&plan.last_jobs(), &login, bar)?;
     let (totals, stalls) = (board.totals(), board.stalls());
     let cost = Costs::between(&watched, &before.usages, &after.usages);
     Ok(TrafficReport::new(

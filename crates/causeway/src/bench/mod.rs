@@ -8,7 +8,7 @@
 //! # Layout
 //!
 //! - [`args`]: the command line; `plan`: who publishes what to whom; `drive`: the run from start
-//!   to end; `report`: its result; `connections`: loads without messages
+//!   to end; `report`: its result; `connections`: loads without messages; `queue`: what waits for clients
 //! - `worker`: the event loop; `publisher`, `subscriber`: the two ends, without sockets; `open`:
 //!   how connections come to be
 //! - `alarm`, `gather`: when the loop wakes, and when it rather waits
@@ -27,6 +27,7 @@ mod open;
 mod plan;
 mod process;
 mod publisher;
+mod queue;
 mod report;
 mod stamp;
 mod subscriber;
@@ -61,10 +62,13 @@ fn run_load(load: &Load) -> anyhow::Result<ExitCode> {
         Load::Idle { connections, hold, broker } => {
             print(broker, &bar, &connections::idle(broker, *connections, *hold, &bar)?)?;
         }
-        Load::Connect { count, rate, parallel, broker } => {
-            let arrivals = Arrivals { count: *count, rate: *rate, parallel: *parallel };
-            print(broker, &bar, &connections::connect(broker, arrivals, &bar)?)?;
+        Load::Connect { count, rate, parallel, kept, broker } => {
+            let kept_as = kept.clone();
+            let (count, rate, parallel) = (*count, *rate, *parallel);
+            let arrivals = Arrivals { count, rate, parallel, kept_as };
+            print(broker, &bar, &connections::connect(broker, &arrivals, &bar)?)?;
         }
+        Load::Queue(args) => print(&args.broker, &bar, &queue::run(args, &bar)?)?,
         Load::Pairs { .. } | Load::Fanout { .. } | Load::Fanin { .. } | Load::Shared { .. } => {
             let plan = Plan::new(load)?.context("a load with messages")?;
             let report = drive::drive(&plan, &bar)?;

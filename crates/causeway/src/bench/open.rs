@@ -28,6 +28,14 @@ pub(super) struct Job {
     pub(super) client_id: String,
     pub(super) filters: Vec<String>,
     pub(super) qos: QoS,
+    pub(super) stay: Stay,
+}
+
+/// Whether a session outlives its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stay {
+    Clean,
+    Kept,
 }
 
 /// A connection that is ready for its role.
@@ -80,7 +88,7 @@ pub(super) fn open_all(
 /// Opens the connection with this number.
 pub(super) fn open(job: &Job, login: &Login, number: usize) -> anyhow::Result<Opened> {
     let mut socket = dial(job.broker, number)?;
-    socket.write_all(&login.connect(&job.client_id)).context("cannot send CONNECT")?;
+    socket.write_all(&login.connect(&job.client_id, job.stay)).context("cannot send CONNECT")?;
     let connack = read_packet(&mut socket, first::CONNACK)?;
     let frame = Frame::cut(&connack)?.context("a CONNACK cut short")?;
     let granted = frame.connack(login.version)?;

@@ -12,7 +12,7 @@ use mqtt_codec::{QoS, TopicName};
 use super::args::{Broker, Load, Traffic};
 use super::flow::{Flow, Home, Lane, Sharing};
 use super::gather::Gather;
-use super::open::{Job, resolve};
+use super::open::{Job, Stay, resolve};
 use super::publisher::{Outline, Pace, Publisher};
 use super::stamp::{MOST_PUBLISHERS, STAMP_LEN};
 use super::subscriber::Subscriber;
@@ -65,7 +65,7 @@ impl Plan {
             Load::Shared { publishers, subscribers, traffic } => {
                 ("shared", 1, *publishers, *subscribers, traffic)
             }
-            Load::Idle { .. } | Load::Connect { .. } => return Ok(None),
+            Load::Idle { .. } | Load::Connect { .. } | Load::Queue(_) => return Ok(None),
         };
         ensure!(groups.min(publishers).min(subscribers) > 0, "a load needs at least one of each");
         ensure!(
@@ -160,6 +160,7 @@ impl Plan {
                 client_id: client_id('f', at),
                 filters: numbers.iter().map(filter).collect(),
                 qos: QoS::AtMostOnce,
+                stay: Stay::Clean,
             })
             .collect()
     }
@@ -172,15 +173,27 @@ impl Plan {
             client_id: client_id('p', at as usize),
             filters: Vec::new(),
             qos,
+            stay: Stay::Clean,
         };
         let subscriber = |at: u32| Job {
             broker: turn(&self.subscribe_to, at as usize),
             client_id: client_id('s', at as usize),
             filters: vec![self.filter(at / self.subscribers)],
             qos,
+            stay: if self.traffic.persistent { Stay::Kept } else { Stay::Clean },
         };
         let publishers = (0..self.publishers()).map(publisher);
         publishers.chain((0..self.subscribers()).map(subscriber)).collect()
+    }
+
+    /// Connections that end the sessions which outlive this run.
+    pub(super) fn last_jobs(&self) -> Vec<Job> {
+        let mut jobs = self.jobs();
+        jobs.retain(|job| job.stay == Stay::Kept);
+        for job in &mut jobs {
+            (job.stay, job.filters) = (Stay::Clean, Vec::new());
+        }
+        jobs
     }
 
     /// Roles and places for the connections of [`Self::jobs`], in the same order.

@@ -71,6 +71,13 @@ impl Process {
     }
 }
 
+/// Bytes that a process has given to the file system by now.
+pub(super) fn written_bytes(process: &Process) -> anyhow::Result<u64> {
+    let text = process.read("io")?;
+    let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(line.context("no write_bytes in the process's io")?.parse()?)
+}
+
 fn parse_cpu(stat: &str) -> anyhow::Result<Duration> {
     // The name stands in brackets and may hold spaces and brackets itself.
     let (_, fields) = stat.rsplit_once(')').context("no process name in stat")?;

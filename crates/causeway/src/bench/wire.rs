@@ -7,6 +7,8 @@
 use anyhow::{Context, anyhow, bail};
 use mqtt_codec::{QoS, Version};
 
+use super::open::Stay;
+
 /// Largest Remaining Length the wire can carry, in bytes `[MQTT-1.5.5]`.
 const LONGEST: usize = 268_435_455;
 
@@ -24,6 +26,11 @@ pub(super) mod first {
     pub(in crate::bench) const PINGRESP: u8 = 0xD0;
     pub(in crate::bench) const DISCONNECT: u8 = 0xE0;
 }
+
+/// The property Session Expiry Interval.
+const SESSION_EXPIRY: u8 = 0x11;
+/// How long a kept session is to outlive its connection.
+const KEPT_SECS: u32 = 3600;
 
 /// A PINGREQ.
 pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
@@ -177,17 +184,23 @@ pub(super) struct Login {
 }
 
 impl Login {
-    /// Writes the CONNECT of a client without a lasting session.
-    pub(super) fn connect(&self, client_id: &str) -> Vec<u8> {
+    /// Writes a CONNECT.
+    pub(super) fn connect(&self, client_id: &str, stay: Stay) -> Vec<u8> {
         let mut body = Vec::with_capacity(64);
         push_text(&mut body, "MQTT");
         body.push(self.version as u8);
         let username = u8::from(self.username.is_some()) << 7;
         let password = u8::from(self.password.is_some()) << 6;
-        body.push(username | password | 0b10);
+        let clean = if stay == Stay::Clean { 0b10 } else { 0 };
+        body.push(username | password | clean);
         body.extend(self.keep_alive_secs.to_be_bytes());
-        if self.version == Version::V5 {
-            body.push(0);
+        match (self.version, stay) {
+            (Version::V5, Stay::Clean) => body.push(0),
+            (Version::V5, Stay::Kept) => {
+                body.extend([5, SESSION_EXPIRY]);
+                body.extend(KEPT_SECS.to_be_bytes());
+            }
+            (Version::V3_1 | Version::V3_1_1, _) => {}
         }
         push_text(&mut body, client_id);
         for text in [&self.username, &self.password].into_iter().flatten() {
