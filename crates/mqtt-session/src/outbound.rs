@@ -185,6 +185,7 @@ impl Outbound {
         }
         if ack.reason.is_error() {
             self.settle(packet_id); // [MQTT-4.4.0-2]
+            self.release_confirmed();
             return Ok(());
         }
         match (entry.stage, entry.source) {
@@ -212,15 +213,7 @@ impl Outbound {
             }
             Some(_) | None => return,
         }
-        while let Some(&first) = self.unreleased.front() {
-            match self.in_flight.lookup(first.packet_id).filter(|entry| entry.is_of(first)) {
-                Some(entry) if entry.stage == Stage::Received => return,
-                Some(entry) if entry.stage == Stage::Confirmed => self.release(first.packet_id),
-                // It was refused after all.
-                Some(_) | None => {}
-            }
-            self.unreleased.pop_front();
-        }
+        self.release_confirmed();
     }
 
     pub(crate) fn handle_pubcomp(&mut self, ack: &Ack) -> Result<(), ProtocolError> {
@@ -334,6 +327,19 @@ impl Outbound {
     fn release(&mut self, packet_id: PacketId) {
         self.in_flight.advance(packet_id, Stage::Released);
         self.push_ack(AckKind::PubRel, packet_id, ReasonCode::Success);
+    }
+
+    /// Queues the PUBRELs whose turn it is.
+    fn release_confirmed(&mut self) {
+        while let Some(&first) = self.unreleased.front() {
+            match self.in_flight.lookup(first.packet_id).filter(|entry| entry.is_of(first)) {
+                Some(entry) if entry.stage == Stage::Received => return,
+                Some(entry) if entry.stage == Stage::Confirmed => self.release(first.packet_id),
+                // It was refused after all.
+                Some(_) | None => {}
+            }
+            self.unreleased.pop_front();
+        }
     }
 
     /// A PUBREC of nothing that is in flight.

@@ -64,7 +64,7 @@ fn an_alias_that_stands_for_nothing_is_a_protocol_error() {
     let mut script = Script::start(Version::V5);
     script.send(aliased(Some("a"), 3));
     script.accept();
-    let mut script = script.reconnect(&connect(Version::V5));
+    let mut script = Script::resume(&connect(Version::V5), resumed(&[], &[]));
     script.send_wrong(aliased(None, 3));
 }
 

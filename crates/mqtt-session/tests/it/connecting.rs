@@ -5,7 +5,7 @@ use bytestring::ByteString;
 use mqtt_codec::{
     ClientId, Connect, PublishProperties, QoS, ReasonCode, ReceiveMaximum, Version, Will,
 };
-use mqtt_session::{CloseReason, Refusal, ServerProfile, admit};
+use mqtt_session::{CloseReason, Refusal, ServerProfile, Session, admit};
 
 use crate::script::*;
 
@@ -130,7 +130,7 @@ fn a_connack_says_only_what_differs() {
         ..ServerProfile::default()
     };
     for version in VERSIONS {
-        let mut script = Script::open(&connect(version), profile.clone(), None, now());
+        let mut script = Script::open(&connect(version), profile.clone(), Session::Clean, now());
         assert_eq!(script.connack(), mqtt_codec::ConnAck::default());
         script.expect_nothing();
     }
@@ -147,7 +147,7 @@ fn a_connack_says_what_the_server_does_not_do() {
         shared_subscriptions: false,
         ..ServerProfile::default()
     };
-    let connack = Script::open(&connect(Version::V5), profile, None, now()).connack();
+    let connack = Script::open(&connect(Version::V5), profile, Session::Clean, now()).connack();
     assert_eq!(connack.reason, ReasonCode::Success);
     assert_eq!(connack.maximum_qos, Some(QoS::AtMostOnce));
     assert_eq!(connack.retain_available, Some(false));
@@ -164,7 +164,7 @@ fn a_connack_says_what_the_server_does_not_do() {
 #[test]
 fn an_assigned_client_id_is_told() {
     let anonymous = Connect::new(Version::V5, None);
-    let mut script = Script::open(&anonymous, ServerProfile::default(), None, now());
+    let mut script = Script::open(&anonymous, ServerProfile::default(), Session::Clean, now());
     assert_eq!(script.connack().assigned_client_id, ClientId::new("assigned"));
     assert_eq!(script.connection.client_id().as_str(), "assigned");
 }
@@ -178,7 +178,7 @@ fn response_information_is_for_those_who_ask() {
     };
     for asks in [false, true] {
         let connect = Connect { request_response_information: asks, ..connect(Version::V5) };
-        let connack = Script::open(&connect, profile.clone(), None, now()).connack();
+        let connack = Script::open(&connect, profile.clone(), Session::Clean, now()).connack();
         assert_eq!(connack.response_information.is_some(), asks);
     }
 }
@@ -188,11 +188,11 @@ fn response_information_is_for_those_who_ask() {
 fn session_present_is_what_the_caller_found() {
     for version in [Version::V3_1_1, Version::V5] {
         let connect = connect(version);
-        let mut first = Script::open(&connect, ServerProfile::default(), None, now());
-        assert!(!first.connack().session_present);
-        let session = first.end().session;
-        let mut again = Script::open(&connect, ServerProfile::default(), Some(session), now());
-        assert!(again.connack().session_present);
+        let sessions = [Session::Clean, Session::New, resumed(&[], &[])];
+        for (session, present) in sessions.into_iter().zip([false, false, true]) {
+            let mut script = Script::open(&connect, ServerProfile::default(), session, now());
+            assert_eq!(script.connack().session_present, present);
+        }
     }
 }
 
@@ -201,7 +201,7 @@ fn a_session_lasts_no_longer_than_the_server_allows() {
     let profile = ServerProfile { maximum_session_expiry_secs: 60, ..ServerProfile::default() };
     for (asked, told, kept) in [(0, None, 0), (59, None, 59), (60, None, 60), (61, Some(60), 60)] {
         let connect = Connect { session_expiry_secs: asked, ..connect(Version::V5) };
-        let mut script = Script::open(&connect, profile.clone(), None, now());
+        let mut script = Script::open(&connect, profile.clone(), Session::Clean, now());
         assert_eq!(script.connack().session_expiry_secs, told);
         assert_eq!(script.connection.session_expiry_secs(), kept);
         assert_eq!(script.end().session_expiry_secs, kept);
@@ -225,7 +225,7 @@ fn keep_alive_is_the_servers_where_it_can_be_told() {
     ];
     for (version, asked, profile, told, silence_ms) in cases {
         let connect = Connect { keep_alive_secs: asked, ..connect(version) };
-        let mut script = Script::open(&connect, profile.clone(), None, now());
+        let mut script = Script::open(&connect, profile.clone(), Session::Clean, now());
         assert_eq!(script.connack().server_keep_alive_secs, told);
         let deadline = script.connection.poll_timeout().map(|at| at - script.now);
         assert_eq!(deadline.map(|silence| silence.as_millis()), silence_ms);
@@ -236,7 +236,7 @@ fn keep_alive_is_the_servers_where_it_can_be_told() {
 #[test]
 fn a_client_that_takes_no_connack_is_closed_without_a_word() {
     let connect = Connect { maximum_packet_size: Some(8), ..connect(Version::V5) };
-    let mut script = Script::open(&connect, ServerProfile::default(), None, now());
+    let mut script = Script::open(&connect, ServerProfile::default(), Session::Clean, now());
     script.expect_nothing();
     let reason = CloseReason::Server(ReasonCode::PacketTooLarge);
     assert_eq!(script.connection.closed(), Some(&reason));

@@ -65,15 +65,14 @@ fn a_delivery_is_in_flight_until_its_last_acknowledgement() {
         script.deliver(delivery(2, QoS::ExactlyOnce));
         script.expect_publish();
         script.expect_publish();
-        assert_eq!(script.connection.session().in_flight_len(), 2);
+        assert_eq!(script.connection.in_flight(), 2);
         script.send(puback(1));
-        assert_eq!(script.connection.session().in_flight_len(), 1);
+        assert_eq!(script.connection.in_flight(), 1);
         script.send(pubrec(2));
         script.expect(pubrel(2));
-        assert_eq!(script.connection.session().unconfirmed().count(), 0);
-        assert_eq!(script.connection.session().in_flight_len(), 1);
+        assert_eq!(script.connection.in_flight(), 1);
         script.send(pubcomp(2));
-        assert!(script.connection.session().is_settled());
+        assert!(script.connection.is_settled());
         script.expect_nothing();
         assert_eq!(script.connection.stray_acknowledgements(), 0);
     }
@@ -90,7 +89,7 @@ fn an_acknowledgement_with_an_error_ends_the_delivery() {
     script.send(Packet::PubAck(Ack::new(id(1), ReasonCode::UnspecifiedError)));
     script.send(Packet::PubRec(Ack::new(id(2), ReasonCode::QuotaExceeded)));
     script.expect_nothing();
-    assert!(script.connection.session().is_settled());
+    assert!(script.connection.is_settled());
 }
 
 /// [MQTT-3.3.4-9] [MQTT-4.9.0-1] [MQTT-4.9.0-2]
@@ -172,9 +171,9 @@ fn a_packet_id_in_use_is_not_given_out_again() {
         last = given.value();
         script.send(puback(last));
     }
-    assert_eq!(script.connection.session().in_flight_len(), 1);
+    assert_eq!(script.connection.in_flight(), 1);
     script.send(puback(1));
-    assert!(script.connection.session().is_settled());
+    assert!(script.connection.is_settled());
     assert_eq!(script.connection.stray_acknowledgements(), 0);
 }
 
@@ -201,7 +200,7 @@ fn acknowledgements_may_come_in_any_order() {
     for packet_id in given.into_iter().rev() {
         script.send(puback(packet_id));
     }
-    assert!(script.connection.session().is_settled());
+    assert!(script.connection.is_settled());
     assert_eq!(script.connection.stray_acknowledgements(), 0);
 }
 
@@ -233,7 +232,7 @@ fn an_acknowledgement_of_another_qos_is_a_protocol_error() {
             script.expect_publish();
             script.send_wrong(packet);
             script.expect_farewell(ReasonCode::ProtocolError);
-            assert_eq!(script.end().session.in_flight_len(), 1);
+            assert_eq!(script.connection.in_flight(), 1);
         }
     }
 }
@@ -272,7 +271,7 @@ fn a_message_is_sent_with_what_is_left_of_its_life() {
             assert_eq!(outcome, DeliveryOutcome::Expired);
         }
         script.expect_nothing();
-        assert!(script.connection.session().is_settled());
+        assert!(script.connection.is_settled());
     }
 }
 
@@ -294,7 +293,7 @@ fn a_message_the_client_does_not_take_counts_as_sent() {
     let outcome = script.connection.handle_delivery(of_len(fits + 1), script.now);
     assert_eq!(outcome, DeliveryOutcome::TooLarge);
     script.expect_nothing();
-    assert_eq!(script.connection.session().in_flight_len(), 1);
+    assert_eq!(script.connection.in_flight(), 1);
     // It took no identifier.
     script.deliver(of_len(0));
     assert_eq!(script.expect_publish().packet_id, Some(id(2)));

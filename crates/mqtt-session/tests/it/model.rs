@@ -1,17 +1,23 @@
 //! Random histories between a client and a server that lose their connection now and then.
 //!
-//! The client is written from the standard alone and keeps its own account of every message. The
-//! two wires deliver in order, and lose all that is on them when the connection is lost. After
-//! each history everything is let through, and then nothing may be missing: QoS 1 arrived at
-//! least once, QoS 2 exactly once, both ways and in order.
+//! The client is written from the standard alone. The two wires deliver in order, and lose all that is
+//! on them when the connection is lost. The host behind the connection commits late, and loses what it
+//! has not committed. After each history everything is let through, and then nothing may be missing:
+//! QoS 1 arrived at least once, QoS 2 exactly once, both ways and in order. A clean session has one
+//! connection.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod client;
+mod host;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-use mqtt_codec::{Ack, Connect, Packet, Publish, QoS, ReasonCode, Version};
-use mqtt_session::{Event, ServerProfile, Session, Ticket};
+use mqtt_codec::{Ack, Connect, Packet, QoS, ReasonCode, Version};
+use mqtt_session::{ServerProfile, Session};
 use proptest::prelude::*;
 
+use self::client::{Client, number_of};
+use self::host::{Host, Kind};
 use crate::script::*;
 
 const SERVER_MAXIMUM: u16 = 4;
@@ -28,76 +34,50 @@ enum Step {
     ClientReads,
     /// The client sends the acknowledgement that is due longest.
     Acknowledge,
-    /// The broker answers one of the open tickets.
-    Complete(usize, Outcome),
-    /// The connection is lost; some tickets are answered before the client is back, with
-    /// another receive maximum.
-    Reconnect(usize, u16),
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Outcome {
-    Taken,
-    Refused,
+    /// The broker answers one of the open publishes.
+    Answer(usize, ReasonCode),
+    /// One of the pending changes of a kept session is committed.
+    Commit(usize),
+    /// The connection of a kept session is lost; some changes are committed and some publishes taken
+    /// before the client is back, with another receive maximum.
+    Reconnect { committed: usize, taken: usize, window: u16 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let qos = || prop_oneof![Just(QoS::AtLeastOnce), Just(QoS::ExactlyOnce)];
-    let outcome = prop_oneof![5 => Just(Outcome::Taken), 1 => Just(Outcome::Refused)];
+    let reason = prop_oneof![5 => Just(ReasonCode::Success), 1 => Just(ReasonCode::QuotaExceeded)];
     prop_oneof![
         3 => qos().prop_map(Step::Publish),
         3 => qos().prop_map(Step::Deliver),
         6 => Just(Step::ServerReads),
         6 => Just(Step::ClientReads),
         4 => Just(Step::Acknowledge),
-        3 => (any::<usize>(), outcome).prop_map(|(which, outcome)| Step::Complete(which, outcome)),
-        1 => (0..3_usize, 1..6_u16).prop_map(|(parked, window)| Step::Reconnect(parked, window)),
+        3 => (any::<usize>(), reason).prop_map(|(which, reason)| Step::Answer(which, reason)),
+        4 => any::<usize>().prop_map(Step::Commit),
+        1 => (0..4_usize, 0..3_usize, 1..6_u16)
+            .prop_map(|(committed, taken, window)| Step::Reconnect { committed, taken, window }),
     ]
-}
-
-/// A message from the client that it still owes.
-#[derive(Clone, Copy, Debug)]
-struct Owed {
-    number: u32,
-    qos: QoS,
-    released: bool,
-}
-
-/// The client's side, from the standard.
-#[derive(Default)]
-struct Client {
-    published: u32,
-    next_id: u16,
-    /// Not yet sent for the first time.
-    waiting: VecDeque<(u32, QoS)>,
-    /// In the order they were sent.
-    owed: Vec<(u16, Owed)>,
-    /// Messages whose acknowledgement this connection still owes, in the order it must come.
-    unanswered: VecDeque<u16>,
-    /// QoS 2 messages that were read and are not released.
-    received: BTreeSet<u16>,
-    /// Acknowledgements the client is late with.
-    due: VecDeque<Packet>,
-    accepted: Vec<(u32, QoS)>,
-    refused: Vec<(u32, QoS)>,
-    read: Vec<(u32, QoS)>,
 }
 
 struct World {
     version: Version,
+    kind: Kind,
     script: Script,
     client: Client,
+    host: Host,
     window: u16,
     up: VecDeque<Packet>,
     down: VecDeque<Packet>,
-    tickets: Vec<(u32, QoS, Ticket)>,
-    taken: Vec<(u32, QoS)>,
-    delivered: u32,
-    to_deliver: VecDeque<(u32, QoS)>,
-    /// What the server has sent and the client has not acknowledged, over all connections.
-    in_flight: BTreeMap<u16, u32>,
-    /// Of it, what was sent on this connection.
+    /// Sent on this connection and not acknowledged.
     live: BTreeSet<u16>,
+    /// Sent on earlier connections.
+    sent: BTreeSet<u32>,
+    /// Sent on this one.
+    sending: BTreeSet<u32>,
+    /// PUBRECs of this connection without PUBREL.
+    unreleased: VecDeque<u16>,
+    /// PUBRELs that this connection is to begin with.
+    released: VecDeque<u16>,
 }
 
 fn profile() -> ServerProfile {
@@ -108,32 +88,33 @@ fn profile() -> ServerProfile {
     }
 }
 
-fn number_of(publish: &Publish) -> u32 {
-    u32::from_be_bytes(publish.payload.as_ref().try_into().unwrap())
-}
-
 impl World {
-    fn new(version: Version) -> Self {
+    fn new(kind: Kind, version: Version) -> Self {
         let window = 3;
+        let session = match kind {
+            Kind::Clean => Session::Clean,
+            Kind::Kept => Session::New,
+        };
         let mut world = Self {
             version,
-            script: Self::connection(version, window, None, Instant::now()),
-            client: Client { next_id: u16::MAX - 3, ..Client::default() },
+            kind,
+            script: Self::connection(version, window, session, Instant::now()),
+            client: Client::new(),
+            host: Host::new(kind),
             window,
             up: VecDeque::new(),
             down: VecDeque::new(),
-            tickets: Vec::new(),
-            taken: Vec::new(),
-            delivered: 0,
-            to_deliver: VecDeque::new(),
-            in_flight: BTreeMap::new(),
             live: BTreeSet::new(),
+            sent: BTreeSet::new(),
+            sending: BTreeSet::new(),
+            unreleased: VecDeque::new(),
+            released: VecDeque::new(),
         };
         world.script.connack();
         world
     }
 
-    fn connection(version: Version, window: u16, session: Option<Session>, now: Instant) -> Script {
+    fn connection(version: Version, window: u16, session: Session, now: Instant) -> Script {
         let receive_maximum =
             if version == Version::V5 { maximum(window) } else { maximum(u16::MAX) };
         let connect = Connect { receive_maximum, ..connect(version) };
@@ -141,66 +122,73 @@ impl World {
     }
 
     fn play(&mut self, step: Step) {
+        let connection = &mut self.script.connection;
         match step {
-            Step::Publish(qos) => {
-                self.client.waiting.push_back((self.client.published, qos));
-                self.client.published += 1;
-            }
-            Step::Deliver(qos) => {
-                self.to_deliver.push_back((self.delivered, qos));
-                self.delivered += 1;
-            }
-            Step::ServerReads => {
-                self.server_reads();
-            }
-            Step::ClientReads => {
-                self.client_reads();
-            }
+            Step::Publish(qos) => self.client.publish(qos),
+            Step::Deliver(qos) => self.host.queue(qos),
+            Step::ServerReads => drop(self.server_reads()),
+            Step::ClientReads => drop(self.client_reads()),
             Step::Acknowledge => self.up.extend(self.client.due.pop_front()),
-            Step::Complete(which, outcome) => self.complete(which, outcome),
-            Step::Reconnect(parked, window) => self.reconnect(parked, window),
+            // MQTT 3 cannot be told of a refusal, and the history would end here.
+            Step::Answer(which, _) if self.version < Version::V5 => {
+                self.host.answer(which, ReasonCode::Success, connection);
+            }
+            Step::Answer(which, reason) => self.host.answer(which, reason, connection),
+            Step::Commit(which) => self.host.commit(which, connection),
+            Step::Reconnect { committed, taken, window } => {
+                if self.kind == Kind::Kept {
+                    self.reconnect(committed, taken, window);
+                }
+            }
         }
         self.settle();
     }
 
     /// What happens without anybody's doing.
     fn settle(&mut self) {
-        self.client_sends();
+        self.up.extend(std::iter::from_fn(|| self.client.sends(SERVER_MAXIMUM)));
         while self.script.connection.window() > 0 {
-            let Some((number, qos)) = self.to_deliver.pop_front() else { break };
-            self.script.deliver(delivery(number, qos));
+            let Some(delivery) = self.host.next_delivery() else { break };
+            self.script.deliver(delivery);
         }
         while let Some(packet) = self.script.next() {
             self.check_sent(&packet);
             self.down.push_back(packet);
         }
-        while let Some(event) = self.script.connection.poll_event() {
-            let Event::Publish { message, ticket } = event else { panic!("{event:?}") };
-            let number = u32::from_be_bytes(message.payload.as_ref().try_into().unwrap());
-            self.tickets.push((number, message.qos, ticket));
-        }
+        self.host.listen(&mut self.script.connection);
         assert_eq!(self.script.connection.closed(), None);
     }
 
-    /// Identifiers are unique and the window is kept.
     fn check_sent(&mut self, packet: &Packet) {
-        let Packet::Publish(publish) = packet else { return };
-        let (packet_id, number) = (publish.packet_id.unwrap().value(), number_of(publish));
-        let known = self.in_flight.insert(packet_id, number);
-        assert_eq!(known, publish.dup.then_some(number));
-        assert!(self.live.insert(packet_id), "{packet_id} sent twice on one connection");
-        let allowed = if self.version == Version::V5 { self.window.min(5) } else { 5 };
-        assert!(self.live.len() <= usize::from(allowed));
+        match packet {
+            Packet::Publish(publish) => {
+                let (packet_id, number) = (publish.packet_id.unwrap(), number_of(publish));
+                if self.kind == Kind::Kept {
+                    assert_eq!(packet_id, self.host.packet_id_of(number));
+                }
+                assert_eq!(publish.dup, self.sent.contains(&number));
+                self.sending.insert(number);
+                assert!(self.live.insert(packet_id.value()), "{packet_id:?} is in use");
+                let allowed = if self.version == Version::V5 { self.window.min(5) } else { 5 };
+                assert!(self.live.len() <= usize::from(allowed));
+            }
+            Packet::PubRel(ack) => self.check_pubrel(ack),
+            Packet::PubRec(ack) => {
+                let message = self.client.owed_as(ack.packet_id.value());
+                assert_eq!(self.host.taken.contains(&message), !ack.reason.is_error());
+                assert!(!ack.reason.is_error() || !self.host.holds_incoming(ack.packet_id));
+            }
+            Packet::PubComp(ack) => assert!(!self.host.holds_incoming(ack.packet_id)),
+            Packet::PubAck(_) => {}
+            other => panic!("{other:?}"),
+        }
     }
 
-    fn client_sends(&mut self) {
-        while self.client.owed.len() < usize::from(SERVER_MAXIMUM) {
-            let Some((number, qos)) = self.client.waiting.pop_front() else { return };
-            let packet_id = self.client.vacant_id();
-            self.client.owed.push((packet_id, Owed { number, qos, released: false }));
-            self.client.unanswered.push_back(packet_id);
-            self.up.push_back(Packet::Publish(publish(number, qos, packet_id)));
-        }
+    /// PUBRELs are safe, and in the order of the PUBRECs.
+    fn check_pubrel(&mut self, ack: &Ack) {
+        let list = if self.released.is_empty() { &mut self.unreleased } else { &mut self.released };
+        assert_eq!(list.pop_front(), Some(ack.packet_id.value()));
+        assert!(self.kind == Kind::Clean || self.host.has_received(ack.packet_id));
     }
 
     fn server_reads(&mut self) -> bool {
@@ -208,9 +196,12 @@ impl World {
             return false;
         }
         let Some(packet) = self.up.pop_front() else { return false };
-        if let Packet::PubAck(ack) | Packet::PubComp(ack) = &packet {
-            self.in_flight.remove(&ack.packet_id.value());
-            self.live.remove(&ack.packet_id.value());
+        match &packet {
+            Packet::PubAck(ack) | Packet::PubComp(ack) => {
+                self.live.remove(&ack.packet_id.value());
+            }
+            Packet::PubRec(ack) => self.unreleased.push_back(ack.packet_id.value()),
+            _ => {}
         }
         self.script.send(packet);
         true
@@ -218,53 +209,26 @@ impl World {
 
     fn client_reads(&mut self) -> bool {
         let Some(packet) = self.down.pop_front() else { return false };
-        match packet {
-            Packet::Publish(publish) => self.client.handle_publish(&publish),
-            Packet::PubRel(ack) => {
-                self.client.received.remove(&ack.packet_id.value());
-                self.client.due.push_back(pubcomp(ack.packet_id.value()));
-            }
-            Packet::PubAck(ack) => self.client.handle_puback(&ack),
-            Packet::PubRec(ack) => self.up.extend(self.client.handle_pubrec(&ack)),
-            Packet::PubComp(ack) => self.client.handle_pubcomp(&ack),
-            other => panic!("{other:?}"),
-        }
+        self.up.extend(self.client.reads(packet));
         true
     }
 
-    fn complete(&mut self, which: usize, outcome: Outcome) {
-        if self.tickets.is_empty() {
-            return;
-        }
-        let at = which % self.tickets.len();
-        let (ticket, reason) = self.answer(at, outcome);
-        self.script.connection.complete(ticket, reason);
-    }
-
-    fn answer(&mut self, at: usize, outcome: Outcome) -> (Ticket, ReasonCode) {
-        let (number, qos, ticket) = self.tickets.remove(at);
-        // MQTT 3 cannot be told, and the history would end here.
-        if matches!(outcome, Outcome::Refused) && self.version == Version::V5 {
-            return (ticket, ReasonCode::QuotaExceeded);
-        }
-        self.taken.push((number, qos));
-        (ticket, ReasonCode::Success)
-    }
-
-    fn reconnect(&mut self, parked: usize, window: u16) {
-        let now = self.script.now;
-        let next = Self::connection(self.version, window, None, now);
-        let mut session = std::mem::replace(&mut self.script, next).end().session;
-        for _ in 0..parked.min(self.tickets.len()) {
-            let (ticket, reason) = self.answer(0, Outcome::Taken);
-            session.complete(ticket, reason);
-        }
+    fn reconnect(&mut self, committed: usize, taken: usize, window: u16) {
+        let session = self.host.cut(committed, taken);
+        self.released = match &session {
+            Session::Resumed(resumed) => {
+                resumed.released.iter().map(|slot| slot.packet_id.value()).collect()
+            }
+            Session::Clean | Session::New => VecDeque::new(),
+        };
         self.window = window;
-        self.script = Self::connection(self.version, window, Some(session), now);
-        self.script.connack();
+        self.script = Self::connection(self.version, window, session, self.script.now);
+        assert!(self.script.connack().session_present);
         self.up.clear();
         self.down.clear();
         self.live.clear();
+        self.unreleased.clear();
+        self.sent.append(&mut self.sending);
         self.up = self.client.resume();
     }
 
@@ -278,123 +242,47 @@ impl World {
                 self.up.push_back(packet);
                 moved = true;
             }
-            if !moved && self.tickets.is_empty() {
+            if !moved && self.host.is_idle() {
                 break;
             }
-            self.complete(0, Outcome::Taken);
+            self.host.commit(0, &mut self.script.connection);
+            self.host.answer(0, ReasonCode::Success, &mut self.script.connection);
         }
-        assert!(self.script.connection.session().is_settled());
+        assert!(self.script.connection.is_settled());
         assert_eq!(self.script.connection.stray_acknowledgements(), 0);
     }
 
     fn check(&self) {
-        assert!(self.client.owed.is_empty() && self.client.waiting.is_empty());
+        assert!(self.client.is_done());
         for message in &self.client.accepted {
-            let times = self.taken.iter().filter(|taken| *taken == message).count();
+            let times = self.host.taken.iter().filter(|taken| *taken == message).count();
             assert!(times == 1 || message.1 == QoS::AtLeastOnce && times > 1, "{message:?}");
         }
         for message in self.client.refused.iter().filter(|(_, qos)| *qos == QoS::ExactlyOnce) {
-            assert!(!self.taken.contains(message), "{message:?}");
+            assert!(!self.host.taken.contains(message), "{message:?}");
         }
         let answered = self.client.accepted.len() + self.client.refused.len();
         assert_eq!(answered, self.client.published as usize);
 
-        let count = |qos| self.client.read.iter().filter(|read| read.1 == qos).count();
-        let numbers: BTreeSet<_> = self.client.read.iter().map(|read| read.0).collect();
-        assert_eq!(numbers.len(), self.delivered as usize);
-        for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-            let mut first = BTreeSet::new();
-            let of_qos = self.client.read.iter().filter(|read| read.1 == qos);
-            let order: Vec<_> =
-                of_qos.map(|read| read.0).filter(|number| first.insert(*number)).collect();
-            assert!(order.is_sorted(), "{order:?}");
-            assert!(qos == QoS::AtLeastOnce || count(qos) == order.len());
-        }
+        let mut first = BTreeSet::new();
+        let order: Vec<_> = self
+            .client
+            .read
+            .iter()
+            .filter(|read| first.insert(read.0))
+            .map(|read| read.0)
+            .collect();
+        assert!(order.is_sorted(), "{order:?}");
+        assert_eq!(order.len() as u64, self.host.queued());
+        let twice = |qos| self.client.read.iter().filter(|read| read.1 == qos).count();
+        let of_qos2: BTreeSet<_> =
+            self.client.read.iter().filter(|read| read.1 == QoS::ExactlyOnce).collect();
+        assert_eq!(twice(QoS::ExactlyOnce), of_qos2.len());
     }
 }
 
-impl Client {
-    fn vacant_id(&mut self) -> u16 {
-        loop {
-            self.next_id = self.next_id.wrapping_add(1).max(1);
-            if self.owed.iter().all(|(packet_id, _)| *packet_id != self.next_id) {
-                return self.next_id;
-            }
-        }
-    }
-
-    fn handle_publish(&mut self, publish: &Publish) {
-        let packet_id = publish.packet_id.unwrap().value();
-        let read = (number_of(publish), publish.qos);
-        if publish.qos == QoS::AtLeastOnce {
-            self.read.push(read);
-            self.due.push_back(puback(packet_id));
-            return;
-        }
-        if self.received.insert(packet_id) {
-            self.read.push(read);
-        }
-        self.due.push_back(pubrec(packet_id));
-    }
-
-    /// The owed message of an acknowledgement that is the next in order.
-    fn answered(&mut self, ack: &Ack, qos: QoS) -> usize {
-        let packet_id = ack.packet_id.value();
-        assert_eq!(self.unanswered.pop_front(), Some(packet_id), "out of order");
-        let at = self.owed.iter().position(|(owed, _)| *owed == packet_id).unwrap();
-        assert_eq!(self.owed[at].1.qos, qos);
-        at
-    }
-
-    fn done(&mut self, at: usize, reason: ReasonCode) {
-        let (_, Owed { number, qos, .. }) = self.owed.remove(at);
-        let list = if reason.is_error() { &mut self.refused } else { &mut self.accepted };
-        list.push((number, qos));
-    }
-
-    fn handle_puback(&mut self, ack: &Ack) {
-        let at = self.answered(ack, QoS::AtLeastOnce);
-        self.done(at, ack.reason);
-    }
-
-    fn handle_pubrec(&mut self, ack: &Ack) -> Option<Packet> {
-        let at = self.answered(ack, QoS::ExactlyOnce);
-        if ack.reason.is_error() {
-            self.done(at, ack.reason);
-            return None;
-        }
-        self.owed[at].1.released = true;
-        Some(pubrel(ack.packet_id.value()))
-    }
-
-    fn handle_pubcomp(&mut self, ack: &Ack) {
-        // Not found if a PUBCOMP was lost with its connection.
-        let packet_id = ack.packet_id.value();
-        let at = self.owed.iter().position(|(owed, _)| *owed == packet_id).unwrap();
-        assert!(self.owed[at].1.released);
-        self.done(at, ReasonCode::Success);
-    }
-
-    /// A new connection: what is sent again.
-    fn resume(&mut self) -> VecDeque<Packet> {
-        self.due.clear();
-        self.unanswered.clear();
-        let mut packets = VecDeque::new();
-        for (packet_id, owed) in &self.owed {
-            if owed.released {
-                packets.push_back(pubrel(*packet_id));
-                continue;
-            }
-            self.unanswered.push_back(*packet_id);
-            let again = Publish { dup: true, ..publish(owed.number, owed.qos, *packet_id) };
-            packets.push_back(Packet::Publish(again));
-        }
-        packets
-    }
-}
-
-fn run(version: Version, steps: Vec<Step>) {
-    let mut world = World::new(version);
+fn run(kind: Kind, version: Version, steps: Vec<Step>) {
+    let mut world = World::new(kind, version);
     for step in steps {
         world.play(step);
     }
@@ -406,16 +294,30 @@ fn histories() -> ProptestConfig {
     ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() }
 }
 
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    proptest::collection::vec(step(), 1..250)
+}
+
 proptest! {
     #![proptest_config(histories())]
 
     #[test]
-    fn nothing_is_lost_or_doubled_in_mqtt5(steps in proptest::collection::vec(step(), 1..250)) {
-        run(Version::V5, steps);
+    fn nothing_is_lost_or_doubled_in_mqtt5(steps in steps()) {
+        run(Kind::Clean, Version::V5, steps);
     }
 
     #[test]
-    fn nothing_is_lost_or_doubled_in_mqtt3(steps in proptest::collection::vec(step(), 1..250)) {
-        run(Version::V3_1_1, steps);
+    fn nothing_is_lost_or_doubled_in_mqtt3(steps in steps()) {
+        run(Kind::Clean, Version::V3_1_1, steps);
+    }
+
+    #[test]
+    fn nothing_of_a_kept_session_is_lost_or_doubled_in_mqtt5(steps in steps()) {
+        run(Kind::Kept, Version::V5, steps);
+    }
+
+    #[test]
+    fn nothing_of_a_kept_session_is_lost_or_doubled_in_mqtt3(steps in steps()) {
+        run(Kind::Kept, Version::V3_1_1, steps);
     }
 }

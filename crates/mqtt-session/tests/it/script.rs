@@ -12,8 +12,8 @@ use mqtt_codec::{
     Unsubscribe, Version,
 };
 use mqtt_session::{
-    CloseReason, Connection, Delivery, DeliveryOutcome, Ended, Event, IdOrigin, Opened,
-    ProtocolError, ServerProfile, Session, Ticket,
+    CloseReason, Confirmation, Connection, Delivery, DeliveryOutcome, DeliverySource, Ended, Event,
+    IdOrigin, Once, Opened, ProtocolError, QueueSlot, Resumed, ServerProfile, Session, Ticket,
 };
 
 pub(crate) const VERSIONS: [Version; 3] = [Version::V3_1, Version::V3_1_1, Version::V5];
@@ -31,18 +31,30 @@ impl Script {
         Self::with(&connect(version), ServerProfile::default())
     }
 
-    /// Connects to a server of this profile and takes the CONNACK.
-    pub(crate) fn with(connect: &Connect, profile: ServerProfile) -> Self {
-        let mut script = Self::open(connect, profile, None, Instant::now());
+    /// Connects with a new kept session and takes the CONNACK.
+    pub(crate) fn kept(version: Version) -> Self {
+        Self::resume(&connect(version), Session::New)
+    }
+
+    /// Connects with `session` and takes the CONNACK.
+    pub(crate) fn resume(connect: &Connect, session: Session) -> Self {
+        let mut script = Self::open(connect, ServerProfile::default(), session, Instant::now());
         script.connack();
         script
     }
 
-    /// Connects, going on with `session` if there is one.
+    /// Connects to a server of this profile and takes the CONNACK.
+    pub(crate) fn with(connect: &Connect, profile: ServerProfile) -> Self {
+        let mut script = Self::open(connect, profile, Session::Clean, Instant::now());
+        script.connack();
+        script
+    }
+
+    /// Connects with `session`.
     pub(crate) fn open(
         connect: &Connect,
         profile: ServerProfile,
-        session: Option<Session>,
+        session: Session,
         now: Instant,
     ) -> Self {
         let given = connect.client_id.clone();
@@ -50,24 +62,14 @@ impl Script {
         let opened = Opened {
             client_id: given.unwrap_or_else(|| ClientId::new("assigned").unwrap()),
             id_origin: origin,
-            session_present: session.is_some(),
-            session: session.unwrap_or_default(),
+            session,
         };
         let connection = Connection::new(connect, opened, Arc::new(profile), now);
         Self { connection, now, received: VecDeque::new() }
     }
 
-    /// Loses the connection and connects again with the same session.
-    pub(crate) fn reconnect(self, connect: &Connect) -> Self {
-        let now = self.now;
-        let session = self.end().session;
-        let mut script = Self::open(connect, ServerProfile::default(), Some(session), now);
-        assert!(script.connack().session_present || connect.version == Version::V3_1);
-        script
-    }
-
     pub(crate) fn end(self) -> Ended {
-        self.connection.end(self.now)
+        self.connection.end()
     }
 
     pub(crate) fn advance(&mut self, by: Duration) {
@@ -149,10 +151,41 @@ impl Script {
 
     #[track_caller]
     pub(crate) fn publish_event(&mut self) -> (Message, Ticket) {
+        let (message, once, ticket) = self.any_publish_event();
+        assert_eq!(once, None);
+        (message, ticket)
+    }
+
+    /// The next message, of QoS 2 and on a kept connection.
+    #[track_caller]
+    pub(crate) fn once_event(&mut self, expected: Once) -> Ticket {
+        let (_, once, ticket) = self.any_publish_event();
+        assert_eq!(once, Some(expected));
+        ticket
+    }
+
+    #[track_caller]
+    fn any_publish_event(&mut self) -> (Message, Option<Once>, Ticket) {
         match self.connection.poll_event() {
-            Some(Event::Publish { message, ticket }) => (message, ticket),
+            Some(Event::Publish { message, once, ticket }) => (message, once, ticket),
             other => panic!("a publish event, not {other:?}"),
         }
+    }
+
+    #[track_caller]
+    pub(crate) fn release_event(&mut self, packet_id: u16) -> Ticket {
+        match self.connection.poll_event() {
+            Some(Event::Release { packet_id: released, ticket }) => {
+                assert_eq!(released, id(packet_id));
+                ticket
+            }
+            other => panic!("a release event, not {other:?}"),
+        }
+    }
+
+    /// What the client has confirmed since the last call.
+    pub(crate) fn confirmations(&mut self) -> Vec<Confirmation> {
+        std::iter::from_fn(|| self.connection.poll_confirmation()).collect()
     }
 
     #[track_caller]
@@ -218,7 +251,51 @@ pub(crate) fn delivery(number: u32, qos: QoS) -> Delivery {
         retain: false,
         subscription_ids: SubscriptionIds::new(),
         expires_at: None,
+        source: DeliverySource::Own,
     }
+}
+
+/// The place of a kept session's queue whose packet identifier is the same number.
+pub(crate) fn slot(place: u16) -> QueueSlot {
+    QueueSlot { place: u64::from(place), packet_id: id(place) }
+}
+
+/// The message with this number from this place of the queue.
+pub(crate) fn queued(place: u16, qos: QoS) -> Delivery {
+    let source = DeliverySource::Queue { slot: slot(place), dup: false };
+    Delivery { source, ..delivery(u32::from(place), qos) }
+}
+
+/// The same, that may have been sent before.
+pub(crate) fn again(place: u16, qos: QoS) -> Delivery {
+    let source = DeliverySource::Queue { slot: slot(place), dup: true };
+    Delivery { source, ..delivery(u32::from(place), qos) }
+}
+
+/// The message with this number from a group.
+pub(crate) fn grouped(place: u16, qos: QoS) -> Delivery {
+    let source = DeliverySource::Group { group: 9, place: u64::from(place) };
+    Delivery { source, ..delivery(u32::from(place), qos) }
+}
+
+pub(crate) fn settled(place: u64) -> Confirmation {
+    Confirmation::Settled { place }
+}
+
+pub(crate) fn received(place: u64) -> Confirmation {
+    Confirmation::Received { place }
+}
+
+pub(crate) fn of_group(place: u64) -> Confirmation {
+    Confirmation::Group { group: 9, place }
+}
+
+/// A session that goes on, with this released and this incoming.
+pub(crate) fn resumed(released: &[u16], incoming: &[u16]) -> Session {
+    Session::Resumed(Resumed {
+        released: released.iter().map(|&place| slot(place)).collect(),
+        incoming: incoming.iter().map(|&packet_id| id(packet_id)).collect(),
+    })
 }
 
 /// A PUBLISH of [`message`]; QoS 0 if `packet_id` is 0.
