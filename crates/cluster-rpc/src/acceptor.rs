@@ -68,6 +68,12 @@ impl Attachments {
     pub async fn next(&mut self) -> Option<Attachment> {
         self.accepted.recv().await
     }
+
+    /// The next stream, if one waits.
+    #[cfg(test)]
+    pub(crate) fn try_next(&mut self) -> Option<Attachment> {
+        self.accepted.try_recv().ok()
+    }
 }
 
 impl fmt::Debug for Attachments {

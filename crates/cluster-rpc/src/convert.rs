@@ -15,6 +15,7 @@ use mqtt_codec::QoS;
 use prost::Message as _;
 
 pub(crate) use relay::incoming_frame;
+pub(crate) use sessions::{MAX_ENTRIES, call, delivery, delivery_flags, from_call};
 
 use crate::error::FrameError;
 use crate::frame::{Incarnation, Member, NodeId};

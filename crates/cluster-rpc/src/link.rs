@@ -1,18 +1,20 @@
-//! One address of an intermediate: connects, keeps the three streams, connects again.
+//! One address of an intermediate: connects, keeps the streams, connects again.
 //!
 //! ```text
 //! route stream   (own connection) Hello, Welcome | snapshot, deltas, beats up; Applied, View down
 //! deliver stream (second connection)             | as long as the route stream stands
 //! publish stream (second connection)             | as long as the intermediate is eligible
+//! session stream (second connection)             | if the store is there; breaks and begins anew alone
 //! ```
 //!
-//! When one of them breaks all end and begin anew: a session stands or falls as a whole. It decides
+//! When one of the others breaks all end and begin anew: a session stands or falls as a whole. It decides
 //! nothing; what it hears goes to the roster, the window and the events.
 
 mod ack;
 mod channel;
 mod data;
 mod routes;
+mod sessions;
 
 use std::sync::Arc;
 

@@ -26,6 +26,11 @@ const FRAME_MARGIN_BYTES: usize = 1 << 20;
 /// A View of many members or a chunk of long filters must fit whatever the largest packet is.
 const SMALLEST_DECODE_LIMIT_BYTES: usize = 16 << 20;
 
+/// The largest call that is sent: with others before it, it is still a frame that is decoded.
+pub(crate) fn max_call_bytes(max_packet_bytes: usize) -> u64 {
+    decode_limit(max_packet_bytes).saturating_sub(FRAME_MARGIN_BYTES / 2) as u64
+}
+
 /// The largest frame that is decoded.
 pub(crate) fn decode_limit(max_packet_bytes: usize) -> usize {
     max_packet_bytes.saturating_add(FRAME_MARGIN_BYTES).max(SMALLEST_DECODE_LIMIT_BYTES)

@@ -1,7 +1,8 @@
 //! A proxy's way into the cluster: announces its routes, publishes, hands out what arrives.
 //!
-//! Two locks, never held together nor across an await: the *window* (the origin's core, taken for
-//! every message) and the *roster* (routes, links and views, taken for changes). Tasks: one keeper
+//! Three locks, never held together nor across an await: the *window* (the origin's core, taken for
+//! every message), the *roster* (routes, links and views, taken for changes), and the queue of calls to the
+//! store. Tasks: one keeper
 //! that resolves names and watches deadlines, and one link per address of an intermediate.
 
 mod config;
@@ -10,6 +11,7 @@ mod keeper;
 mod metrics;
 mod shared;
 mod status;
+mod store;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +30,8 @@ pub use self::metrics::UplinkMetrics;
 pub(crate) use self::metrics::count;
 pub(crate) use self::shared::{PublishPoll, Shared};
 pub use self::status::{IntermediateState, IntermediateStatus, UplinkStatus};
+pub(crate) use self::store::StoreShared;
+pub use self::store::{LinkEpoch, StoreEvent, StoreEvents, StoreLink};
 use crate::frame::{Member, OriginId, Provenance, Route};
 use crate::lane::{lane_of, origin_of};
 use crate::origin::Publication;
@@ -52,7 +56,26 @@ pub fn start<T: Send + 'static>(
     shutdown: CancellationToken,
 ) -> (Uplink<T>, UplinkEvents<T>) {
     let (sender, arrived) = mpsc::channel(ARRIVED_BATCHES);
-    let shared = Arc::new(Shared::new(config, sender, shutdown));
+    run(Shared::new(config, sender, shutdown), arrived)
+}
+
+/// The same, and a way to the store, wherever it is.
+pub fn start_with_store<T: Send + 'static>(
+    config: UplinkConfig,
+    shutdown: CancellationToken,
+) -> (Uplink<T>, UplinkEvents<T>, StoreLink, StoreEvents) {
+    let (sender, arrived) = mpsc::channel(ARRIVED_BATCHES);
+    let mut shared = Shared::new(config, sender, shutdown);
+    let (store, store_events) = shared.with_store();
+    let (uplink, events) = run(shared, arrived);
+    (uplink, events, store, store_events)
+}
+
+fn run<T: Send + 'static>(
+    shared: Shared<T>,
+    arrived: mpsc::Receiver<Arrived>,
+) -> (Uplink<T>, UplinkEvents<T>) {
+    let shared = Arc::new(shared);
     tokio::spawn(keeper::run(Arc::clone(&shared)));
     (Uplink { shared: Arc::clone(&shared) }, UplinkEvents::new(shared, arrived))
 }

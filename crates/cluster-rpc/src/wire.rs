@@ -1,13 +1,16 @@
-//! The two frames that carry messages, written and read by hand.
+//! The frames that come with every message, written and read by hand.
 //!
 //! Every message of the cluster passes here twice, and the generated code costs several times as
-//! much. What is written is exactly the protobuf of `relay.proto`; tests hold both directions against
+//! much. What is written is exactly the protobuf of the proto files; tests hold both directions against
 //! the generated code. What is read is not checked for sense here: that is `convert`'s work. A frame that
 //! is laid out in another legal way is left to the generated code.
+
+mod sessions;
 
 use bytes::Bytes;
 use mqtt_codec::Message;
 
+pub(crate) use self::sessions::{calls, deliveries, read_calls, read_deliveries};
 use crate::error::FrameError;
 use crate::frame::{Delivery, Provenance};
 use crate::origin::Outgoing;
@@ -84,7 +87,7 @@ pub(crate) fn read_publish_batch<T>(
     frame: &Bytes,
     mut take: impl FnMut(proto::Routed) -> Result<T, FrameError>,
 ) -> Result<Option<Vec<T>>, FrameError> {
-    let Some(mut batch) = Fields::of_batch(frame) else {
+    let Some(mut batch) = Fields::of_part(frame, BATCH) else {
         return Ok(None);
     };
     let mut messages = Vec::new();
@@ -101,7 +104,7 @@ pub(crate) fn read_deliver_batch<T>(
     frame: &Bytes,
     mut take: impl FnMut(u64, proto::Routed) -> Result<T, FrameError>,
 ) -> Result<Option<(u64, Vec<T>)>, FrameError> {
-    let Some(mut batch) = Fields::of_batch(frame) else {
+    let Some(mut batch) = Fields::of_part(frame, BATCH) else {
         return Ok(None);
     };
     let (mut first_seq, mut deliveries) = (0, Vec::new());
@@ -158,12 +161,12 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// What is in the batch, if the frame holds it and nothing else.
-    fn of_batch(frame: &'a Bytes) -> Option<Self> {
+    /// What is in the part with this tag, if the frame holds it and nothing else.
+    fn of_part(frame: &'a Bytes, wanted: u64) -> Option<Self> {
         let mut fields = Fields { frame, rest: frame };
         let tag = fields.varint().ok()?;
         let length = fields.varint().ok()?;
-        let whole = tag == BATCH && usize::try_from(length) == Ok(fields.rest.len());
+        let whole = tag == wanted && usize::try_from(length) == Ok(fields.rest.len());
         whole.then_some(fields)
     }
 

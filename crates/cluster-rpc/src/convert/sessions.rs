@@ -5,11 +5,15 @@
 
 mod down;
 
+use bytes::Bytes;
+
 use mqtt_codec::{
     ClientId, PacketId, RetainHandling, SubscriptionId, SubscriptionOptions, TopicFilter,
     TopicName, Will,
 };
+use prost::Message as _;
 
+pub(crate) use self::down::{delivery, flags as delivery_flags};
 use super::relay::{from_message, message};
 use super::{Wire, from_key, key, qos, required, text};
 use crate::error::FrameError;
@@ -19,9 +23,13 @@ use crate::frame::{
 };
 use crate::proto;
 use crate::proto::{session_call, session_up};
+use crate::wire;
 
 /// Entries of any list in a frame, calls and deliveries included.
 pub(crate) const MAX_ENTRIES: usize = 65_536;
+
+/// The largest frame that is not calls: a node id is short.
+const MAX_OPEN_BYTES: usize = 1_024;
 
 const NO_LOCAL: u32 = 0b100;
 const RETAIN_AS_PUBLISHED: u32 = 0b1000;
@@ -45,6 +53,22 @@ impl Wire for SessionUp {
             }),
         };
         proto::SessionUp { frame: Some(frame) }
+    }
+
+    fn encode(self) -> Bytes {
+        match self {
+            Self::Open(_) => self.into_proto().encode_to_vec().into(),
+            Self::Calls(calls) => wire::calls(calls),
+        }
+    }
+
+    fn decode(frame: Bytes) -> Result<Self, FrameError> {
+        match wire::read_calls(&frame)? {
+            Some(calls) => Ok(Self::Calls(calls)),
+            // Calls that are laid out otherwise could be any number, and small ones make large values.
+            None if frame.len() > MAX_OPEN_BYTES => Err(FrameError::Invalid("length of a frame")),
+            None => Self::decode_generated(frame),
+        }
     }
 }
 
@@ -280,13 +304,13 @@ fn from_options(options: SubscriptionOptions) -> u32 {
         | (options.retain_handling as u32) << RETAIN_HANDLING_SHIFT
 }
 
-fn filter(bytes: bytes::Bytes) -> Result<TopicFilter, FrameError> {
+fn filter(bytes: Bytes) -> Result<TopicFilter, FrameError> {
     let filter = TopicFilter::new(text(bytes, "filter")?);
     Ok(filter.map_err(|_| FrameError::Invalid("filter"))?.detached())
 }
 
 /// `None` if empty.
-fn topic(bytes: bytes::Bytes) -> Result<Option<TopicName>, FrameError> {
+fn topic(bytes: Bytes) -> Result<Option<TopicName>, FrameError> {
     if bytes.is_empty() {
         return Ok(None);
     }
@@ -294,7 +318,7 @@ fn topic(bytes: bytes::Bytes) -> Result<Option<TopicName>, FrameError> {
     Ok(Some(topic.detached()))
 }
 
-fn from_topic(topic: Option<TopicName>) -> bytes::Bytes {
+fn from_topic(topic: Option<TopicName>) -> Bytes {
     topic.map(|topic| topic.as_byte_string().as_bytes().clone()).unwrap_or_default()
 }
 

@@ -10,7 +10,7 @@ use mqtt_codec::{
     SubscriptionOptions, TopicFilter, TopicName, Will,
 };
 
-use super::Member;
+use super::{Member, weight_of};
 
 /// A session, as the store numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -164,6 +164,40 @@ pub enum SessionCall {
         /// At most so many messages.
         limit: u32,
     },
+}
+
+impl SessionCall {
+    /// What it counts against queues, in bytes: not less than it has in a frame.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        const FIXED: usize = 64;
+        const PLACE: usize = 10;
+        let filter = |filter: &TopicFilter| filter.as_str().len() + 24;
+        let more = match self {
+            Self::Attach { attach, .. } => attach.weight(),
+            Self::Reattach { attach, group_deliveries, groups, .. } => {
+                let groups: usize = groups.iter().map(|(group, ..)| filter(group)).sum();
+                attach.weight() + group_deliveries.len() * 3 * PLACE + groups
+            }
+            Self::Detach { .. } | Self::Begin { .. } | Self::Release { .. } => 0,
+            Self::Subscribe { filters, .. } => filters.iter().map(|(one, _)| filter(one)).sum(),
+            Self::Unsubscribe { filters, .. } => filters.iter().map(filter).sum(),
+            Self::Acknowledge { settled, received, .. } => (settled.len() + received.len()) * PLACE,
+            Self::AcknowledgeGroup { settled, .. } => settled.len() * 3 * PLACE,
+            Self::ReadRetained { filter: one, after, .. } => {
+                filter(one) + after.as_ref().map_or(0, |topic| topic.as_str().len() + 8)
+            }
+        };
+        (FIXED + more) as u64
+    }
+}
+
+impl AttachCall {
+    fn weight(&self) -> usize {
+        const FIXED: usize = 64;
+        let will = self.will.as_ref().map_or(0, |will| weight_of(&will.message) as usize + 32);
+        FIXED + self.client.as_str().len() + will
+    }
 }
 
 /// A CONNECT that was let in.

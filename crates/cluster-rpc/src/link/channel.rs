@@ -12,6 +12,7 @@ use crate::error::FrameError;
 use crate::frame::RejectReason;
 use crate::proto::relay_client::RelayClient;
 use crate::proto::routes_client::RoutesClient;
+use crate::proto::sessions_client::SessionsClient;
 use crate::token::Token;
 use crate::transport;
 use crate::uplink::UplinkConfig;
@@ -86,9 +87,17 @@ impl Dialer {
         Ok(RoutesClient::new(channel).max_decoding_message_size(self.decode_limit))
     }
 
-    pub(crate) async fn relay(&self) -> Result<RelayClient<Channel>, LinkError> {
-        let channel = self.connect().await?;
-        Ok(RelayClient::new(channel).max_decoding_message_size(self.decode_limit))
+    /// The connection for messages and sessions.
+    pub(crate) async fn data(&self) -> Result<Channel, LinkError> {
+        self.connect().await
+    }
+
+    pub(crate) fn relay(&self, channel: Channel) -> RelayClient<Channel> {
+        RelayClient::new(channel).max_decoding_message_size(self.decode_limit)
+    }
+
+    pub(crate) fn sessions(&self, channel: Channel) -> SessionsClient<Channel> {
+        SessionsClient::new(channel).max_decoding_message_size(self.decode_limit)
     }
 
     /// A call with the token.

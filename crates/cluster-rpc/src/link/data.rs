@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 use super::ack::AckCell;
 use super::channel::{Dialer, LinkError};
 use crate::convert::{Wire as _, incoming_frame};
-use crate::frame::{DeliverOpen, DeliverUp, Member, PublishDown, PublishUp};
+use crate::frame::{DeliverOpen, DeliverUp, Member, PublishDown, PublishUp, StoreHere};
 use crate::origin::{LinkId, OriginFrame};
 use crate::proto::relay_client::RelayClient;
 use crate::receiver::IncomingFrame;
@@ -26,6 +26,8 @@ pub(super) struct Data<'a, T> {
     pub(super) own: Member,
     pub(super) member: Member,
     pub(super) cell: Arc<AckCell>,
+    /// Whether the intermediate has the store.
+    pub(super) store: StoreHere,
 }
 
 impl<T: Send + 'static> Data<'_, T> {
@@ -34,10 +36,19 @@ impl<T: Send + 'static> Data<'_, T> {
         &self,
         eligible: watch::Receiver<bool>,
     ) -> Result<Infallible, LinkError> {
-        let client = self.dialer.relay().await?;
+        let channel = self.dialer.data().await?;
+        let client = self.dialer.relay(channel.clone());
+        let store = self.shared.store.as_ref().filter(|_| self.store == StoreHere::Yes);
+        let attend = async {
+            match store {
+                Some(store) => self.attend(self.dialer.sessions(channel), store).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             ended = self.deliver(client.clone()) => ended,
             ended = self.publish(client.clone(), eligible) => ended,
+            never = attend => match never {},
         }
     }
 

@@ -52,11 +52,12 @@ impl<'a, T: Send + 'static> Session<'a, T> {
         let response = timeout(self.shared.config.lease, call).await;
         let mut incoming = response.map_err(|_| LinkError::Silent)??.into_inner();
         let own = start.member.incarnation;
-        let (member, _store) = self.welcome(&mut incoming, own).await?;
+        let (member, store) = self.welcome(&mut incoming, own).await?;
         self.welcomed = true;
         let SessionStart { member: own_member, end, eligible } = start;
         let cell = self.cell_for(&member, own);
-        let data = Data { shared: self.shared, dialer: self.dialer, own: own_member, member, cell };
+        let data =
+            Data { shared: self.shared, dialer: self.dialer, own: own_member, member, cell, store };
         tokio::select! {
             ended = self.hear(&mut incoming, own) => ended,
             ended = data.run(eligible) => ended,

@@ -27,6 +27,12 @@ pub struct UplinkMetrics {
     pub expired: AtomicU64,
     /// Connections to intermediates that broke or could not be made.
     pub reconnects: AtomicU64,
+    /// Session streams to the store that broke or could not be opened.
+    pub store_breaks: AtomicU64,
+    /// Calls to the store that were dropped: no frame could hold them.
+    pub dropped_calls: AtomicU64,
+    /// Session streams that were broken because too many calls waited.
+    pub overflowed_links: AtomicU64,
     /// Snapshots an intermediate asked for because its digest was another one.
     pub resyncs: AtomicU64,
     /// How often this process was declared dead and took a new incarnation.

@@ -15,11 +15,13 @@ use super::config::UplinkConfig;
 use super::event::Arrived;
 use super::metrics::{UplinkMetrics, count};
 use super::status::{IntermediateStatus, UplinkStatus};
+use super::store::{StoreEvents, StoreLink, StoreShared};
 use crate::frame::{Incarnation, Member, NodeId, OriginId, PublishDown, RejectReason, Route};
 use crate::lane::origin_of;
 use crate::membership::{Roster, WaiterId};
 use crate::origin::{LinkId, Origin, OriginFrame, Publication, WindowLimits};
 use crate::route_log::RouteSeq;
+use crate::transport;
 
 /// How long intermediates have to answer a good-bye.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
@@ -34,6 +36,8 @@ pub(crate) struct Shared<T> {
     pub(crate) resolve: Notify,
     /// Wakes the links that stand by.
     pub(crate) standby: Notify,
+    /// The way to the store, if this endpoint wants one.
+    pub(crate) store: Option<Arc<StoreShared>>,
     window: Mutex<Window<T>>,
     roster: Mutex<Roster>,
     metrics: Arc<UplinkMetrics>,
@@ -104,6 +108,7 @@ impl<T> Shared<T> {
             settled: Notify::new(),
             resolve: Notify::new(),
             standby: Notify::new(),
+            store: None,
             events: Notify::new(),
             window_free: Notify::new(),
             serving: watch::Sender::new(false),
@@ -111,6 +116,16 @@ impl<T> Shared<T> {
             views_changed: AtomicBool::new(false),
             numbers: AtomicU64::new(1),
         }
+    }
+
+    /// Adds a way to the store.
+    pub(crate) fn with_store(&mut self) -> (StoreLink, StoreEvents) {
+        let max_call_bytes = transport::max_call_bytes(self.config.max_packet_bytes);
+        let (metrics, shutdown) = (Arc::clone(&self.metrics), self.shutdown.clone());
+        let (store, events) = StoreShared::new(metrics, max_call_bytes, shutdown);
+        let link = store.link();
+        self.store = Some(store);
+        (link, events)
     }
 
     // ---- routes and membership

@@ -1,9 +1,10 @@
 //! An uplink against a scripted intermediate, over the loopback.
 
 mod fake;
+mod store;
 
 use bytes::Bytes;
-use mqtt_codec::{PublishProperties, QoS, TopicFilter, TopicName};
+use mqtt_codec::{PublishProperties, QoS, ReasonCode, TopicFilter, TopicName};
 
 use self::fake::{Fake, soon};
 use super::*;
@@ -341,6 +342,73 @@ async fn deliveries_and_completions_take_turns() {
     proxy.until(|proxy| proxy.uplink.status().window_messages == 0).await;
     proxy.delivered().await.accept();
     assert_eq!(proxy.completed().await, [2]);
+}
+
+#[tokio::test]
+async fn a_refused_message_comes_back_with_its_reason_and_not_as_completed() {
+    let mut fake = Fake::start("i").await;
+    let mut proxy = Proxy::of(&fake);
+    let (_routes, _) = fake.registered().await;
+    let mut publisher = fake.publisher().await;
+    proxy.publish("t", Q1, 1);
+    proxy.publish("t", Q1, 2);
+    let lane = publisher.messages(2).await[0].lane;
+    let full = ReasonCode::QuotaExceeded;
+    publisher.send(PublishDown::Refused(vec![(lane, 1, full)])).await;
+    publisher.send(PublishDown::Acked(vec![(lane, 2)])).await;
+    let Some(UplinkEvent::Refused(refused)) = soon(proxy.events.next()).await else {
+        panic!("not refused")
+    };
+    assert_eq!(refused, [(1, full)]);
+    assert_eq!(proxy.completed().await, [2]);
+    assert_eq!(proxy.uplink.status().window_messages, 0);
+}
+
+#[tokio::test]
+async fn a_refused_message_that_comes_again_is_refused_again() {
+    let mut fake = Fake::start("i").await;
+    let mut proxy = Proxy::of(&fake);
+    let (routes, _) = fake.registered().await;
+    let (mut deliverer, _) = fake.deliverer().await;
+    deliverer.send(DeliverDown::LinkOpen(7)).await;
+    let deliveries = vec![delivery(1), delivery(2), delivery(3)];
+    deliverer.send(DeliverDown::Batch { first_seq: 1, deliveries }).await;
+    let full = ReasonCode::QuotaExceeded;
+    let delivered = proxy.delivered().await;
+    let places = delivered.routed().iter().map(|one| (one.lane, one.seq, one.provenance.publisher));
+    assert!(places.eq([(Lane(3), 1, 1), (Lane(3), 2, 2), (Lane(3), 3, 3)]));
+    delivered.accept_but(vec![(1, full)]);
+    assert_eq!(deliverer.recv().await, DeliverUp::Refused(vec![(2, full)]));
+    assert_eq!(deliverer.recv().await, DeliverUp::Acked(3));
+    drop((routes, deliverer));
+
+    let (_routes, _) = fake.registered().await;
+    let (mut deliverer, open) = fake.deliverer().await;
+    assert_eq!((open.last_link, open.last_seq), (7, 1), "nobody knows whether the refusal arrived");
+    deliverer.send(DeliverDown::LinkOpen(8)).await;
+    let deliveries = vec![delivery(2), delivery(3), delivery(4)];
+    deliverer.send(DeliverDown::Batch { first_seq: 1, deliveries }).await;
+    let delivered = proxy.delivered().await;
+    assert_eq!(topics(&delivered), ["n/4"]);
+    delivered.accept();
+    assert_eq!(deliverer.recv().await, DeliverUp::Refused(vec![(1, full)]));
+    assert_eq!(deliverer.recv().await, DeliverUp::Acked(3));
+}
+
+#[tokio::test]
+async fn who_leaves_says_so_and_does_not_come_back() {
+    let mut fake = Fake::start("i").await;
+    let proxy = Proxy::of(&fake);
+    proxy.announce("a", Some(Q1));
+    let (mut routes, _) = fake.registered().await;
+    assert!(matches!(routes.recv().await, RouteUp::Snapshot(_)));
+    let answer = async {
+        assert_eq!(routes.recv().await, RouteUp::Leave);
+        routes.ended().await;
+    };
+    soon(async { tokio::join!(proxy.uplink.leave(), answer) }).await;
+    assert_eq!(proxy.uplink.status().intermediates[0].state, IntermediateState::Down);
+    assert!(!*proxy.uplink.serving().borrow());
 }
 
 #[tokio::test]

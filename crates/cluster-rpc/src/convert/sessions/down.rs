@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mqtt_codec::{Message, ReasonCode, SubscriptionId};
+use prost::Message as _;
 
 use super::{
     from_group_place, from_held, from_topic, group_place, held, list, packet_id, places, topic,
@@ -17,6 +18,7 @@ use crate::frame::{
 };
 use crate::proto;
 use crate::proto::{session_answer, session_down};
+use crate::wire;
 
 const QOS_BITS: u32 = 0b11;
 const RETAIN_BIT: u32 = 0b100;
@@ -48,6 +50,20 @@ impl Wire for SessionDown {
             }
         };
         proto::SessionDown { frame: Some(frame) }
+    }
+
+    fn encode(self) -> Bytes {
+        match self {
+            Self::Deliveries(deliveries) => wire::deliveries(&deliveries),
+            Self::Opened(_) | Self::Answers(_) => self.into_proto().encode_to_vec().into(),
+        }
+    }
+
+    fn decode(frame: Bytes) -> Result<Self, FrameError> {
+        match wire::read_deliveries(&frame)? {
+            Some(deliveries) => Ok(Self::Deliveries(deliveries)),
+            None => Self::decode_generated(frame),
+        }
     }
 }
 
@@ -189,7 +205,8 @@ pub(crate) fn flags(delivery: &SessionDelivery) -> u32 {
 fn from_deliveries(deliveries: &[SessionDelivery]) -> proto::SessionDeliveries {
     let mut last = None;
     let delivery = |delivery: &SessionDelivery| {
-        let same = last.replace(Arc::as_ptr(&delivery.message)) == last;
+        let this = Arc::as_ptr(&delivery.message);
+        let same = last.replace(this) == Some(this);
         proto::SessionDelivery {
             connection: delivery.connection,
             session: delivery.session.0,

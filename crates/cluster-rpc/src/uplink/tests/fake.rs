@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::frame::{
     DeliverDown, DeliverOpen, DeliverUp, Hello, Incarnation, Member, NodeId, PublishDown,
-    PublishUp, RelayState, RouteDown, RouteUp, Routed, StoreHere, View,
+    PublishUp, RelayState, RouteDown, RouteUp, Routed, SessionCall, SessionDown, SessionUp,
+    StoreHere, View,
 };
 use crate::{AcceptorConfig, Attachment, Attachments, Stream, Token, serve};
 
@@ -23,6 +24,8 @@ pub(super) async fn soon<F: Future>(what: F) -> F::Output {
 pub(super) struct Fake {
     pub(super) address: SocketAddr,
     member: Member,
+    /// Whether it says that the store is there.
+    pub(super) store: StoreHere,
     attachments: Attachments,
     waiting: Vec<Attachment>,
     shutdown: CancellationToken,
@@ -40,7 +43,7 @@ impl Fake {
         let config = AcceptorConfig { token, ..AcceptorConfig::default() };
         let member = Member { node: NodeId::new(node).unwrap(), incarnation: Incarnation(1) };
         let attachments = serve(listener, config, shutdown.clone());
-        Self { address, member, attachments, waiting: Vec::new(), shutdown }
+        Self { address, member, store: StoreHere::No, attachments, waiting: Vec::new(), shutdown }
     }
 
     /// Ends it, and waits until the port is free.
@@ -56,10 +59,13 @@ impl Fake {
 
     /// The next attachment that `wanted` takes; others wait for their turn.
     async fn attachment<S>(&mut self, wanted: impl Fn(Attachment) -> Result<S, Attachment>) -> S {
-        for attachment in std::mem::take(&mut self.waiting) {
+        let mut waiting = std::mem::take(&mut self.waiting).into_iter();
+        while let Some(attachment) = waiting.next() {
             match wanted(attachment) {
-                // The rest cannot be of interest: each kind waits at most once.
-                Ok(stream) => return stream,
+                Ok(stream) => {
+                    self.waiting.extend(waiting);
+                    return stream;
+                }
                 Err(attachment) => self.waiting.push(attachment),
             }
         }
@@ -85,7 +91,7 @@ impl Fake {
     pub(super) async fn registered(&mut self) -> (Routes, Hello) {
         let mut routes = self.routes().await;
         let hello = routes.hello().await;
-        let store = StoreHere::No;
+        let store = self.store;
         routes.send(RouteDown::Welcome { member: self.member(), deltas_from: None, store }).await;
         routes.view(RelayState::Serving, &[]).await;
         (routes, hello)
@@ -105,6 +111,27 @@ impl Fake {
         publisher
     }
 
+    /// Whether a session stream has come and was not taken.
+    pub(super) fn has_sessions(&mut self) -> bool {
+        while let Some(attachment) = self.attachments.try_next() {
+            self.waiting.push(attachment);
+        }
+        self.waiting.iter().any(|attachment| matches!(attachment, Attachment::Sessions(_)))
+    }
+
+    /// A session stream that the store has not answered yet.
+    pub(super) async fn sessions(&mut self) -> (Sessions, Member) {
+        let wanted = |attachment| match attachment {
+            Attachment::Sessions(stream) => Ok(stream),
+            other @ (Attachment::Routes(_) | Attachment::Publish(_) | Attachment::Deliver(_)) => {
+                Err(other)
+            }
+        };
+        let mut sessions = Sessions(self.attachment(wanted).await);
+        let SessionUp::Open(member) = sessions.recv().await else { panic!("no open") };
+        (sessions, member)
+    }
+
     pub(super) async fn deliverer(&mut self) -> (Deliverer, DeliverOpen) {
         let wanted = |attachment| match attachment {
             Attachment::Deliver(stream) => Ok(stream),
@@ -115,6 +142,34 @@ impl Fake {
         let mut deliverer = Deliverer(self.attachment(wanted).await);
         let DeliverUp::Open(open) = deliverer.recv().await else { panic!("no open") };
         (deliverer, open)
+    }
+}
+
+pub(super) struct Sessions(Stream<SessionUp, SessionDown>);
+
+impl Sessions {
+    pub(super) async fn recv(&mut self) -> SessionUp {
+        soon(self.0.recv()).await.unwrap().expect("the stream has ended")
+    }
+
+    /// So many calls.
+    pub(super) async fn calls(&mut self, count: usize) -> Vec<SessionCall> {
+        let mut calls = Vec::new();
+        while calls.len() < count {
+            let SessionUp::Calls(more) = self.recv().await else { panic!("no calls") };
+            calls.extend(more);
+        }
+        assert_eq!(calls.len(), count);
+        calls
+    }
+
+    pub(super) async fn send(&self, frame: SessionDown) {
+        soon(self.0.sender().send(frame)).await.unwrap();
+    }
+
+    /// Waits until the proxy has ended it.
+    pub(super) async fn ended(mut self) {
+        soon(async { while let Ok(Some(_)) = self.0.recv().await {} }).await;
     }
 }
 
