@@ -21,11 +21,14 @@ mod changes;
 mod command;
 mod config;
 mod effect;
+mod group;
 mod id;
 mod owner;
+mod retained;
 mod row;
 mod stats;
 mod store;
+mod will;
 
 pub use command::{
     Acknowledge, AcknowledgeGroup, Attach, Begin, Command, Detach, Farewell, Origin, Publish,
@@ -41,4 +44,7 @@ pub use id::{
 };
 pub use owner::{More, Owner, OwnerError, RetainedPage};
 pub use stats::{DropReason, Dropped, Stats};
-pub use store::{Batch, Room, Store, StoreError, Table, Write};
+pub use store::{
+    Batch, Durability, FjallConfig, FjallStore, MemoryStore, OpenError, Room, Store, StoreError, Table,
+    Write,
+};
