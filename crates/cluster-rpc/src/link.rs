@@ -53,6 +53,9 @@ async fn keep<T: Send + 'static>(shared: &Arc<Shared<T>>, link: &NewLink) {
         let refused = if error.is_refusal() { Refused::Yes } else { Refused::No };
         shared.with_roster(|roster, now| roster.handle_down(link.address, refused, now));
         shared.membership_changed();
+        if shared.read_roster(|roster| roster.is_leaving()) {
+            return;
+        }
         shared.resolve.notify_one();
         count(&shared.metrics().reconnects, 1);
         report(link, &error, &mut last_reason);

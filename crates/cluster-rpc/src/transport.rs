@@ -20,7 +20,8 @@ pub(crate) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(4);
 /// The largest MQTT packet unless configured otherwise.
 pub(crate) const DEFAULT_MAX_PACKET_BYTES: usize = 1 << 20;
 
-/// Room for what a frame carries beside one largest packet.
+/// Room for what a frame carries beside one largest packet: a batch that was not full yet, or what a session's
+/// answer or delivery says beside its message. The store ends a page of retained messages in time.
 const FRAME_MARGIN_BYTES: usize = 1 << 20;
 
 /// A View of many members or a chunk of long filters must fit whatever the largest packet is.

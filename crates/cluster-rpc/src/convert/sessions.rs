@@ -171,26 +171,14 @@ pub(crate) fn from_call(call: SessionCall) -> proto::SessionCall {
             Call::Unsubscribe(proto::SessionUnsubscribe {
                 request,
                 held: Some(from_held(held)),
-                filters: filters
-                    .iter()
-                    .map(|one| one.as_byte_string().as_bytes().clone())
-                    .collect(),
+                filters: filters.iter().map(from_filter).collect(),
             })
         }
         SessionCall::Acknowledge { held, settled, received } => {
-            Call::Acknowledge(proto::SessionAcknowledge {
-                session: held.session.0,
-                epoch: held.epoch.0,
-                settled: settled.into_iter().map(|place| place.0).collect(),
-                received: received.into_iter().map(|place| place.0).collect(),
-            })
+            Call::Acknowledge(from_acknowledge(held, &settled, &received))
         }
         SessionCall::AcknowledgeGroup { held, settled } => {
-            Call::AcknowledgeGroup(proto::SessionAcknowledgeGroup {
-                session: held.session.0,
-                epoch: held.epoch.0,
-                settled: settled.into_iter().map(from_group_place).collect(),
-            })
+            Call::AcknowledgeGroup(from_acknowledge_group(held, settled))
         }
         SessionCall::Begin { request, held, packet_id, key } => Call::Begin(proto::SessionBegin {
             request,
@@ -206,13 +194,35 @@ pub(crate) fn from_call(call: SessionCall) -> proto::SessionCall {
         SessionCall::ReadRetained { request, filter, after, limit } => {
             Call::ReadRetained(proto::SessionReadRetained {
                 request,
-                filter: filter.as_byte_string().as_bytes().clone(),
+                filter: from_filter(&filter),
                 after: from_topic(after),
                 limit,
             })
         }
     };
     proto::SessionCall { call: Some(call) }
+}
+
+fn from_acknowledge(
+    held: Held,
+    settled: &[QueuePlace],
+    received: &[QueuePlace],
+) -> proto::SessionAcknowledge {
+    let numbers = |places: &[QueuePlace]| places.iter().map(|place| place.0).collect();
+    proto::SessionAcknowledge {
+        session: held.session.0,
+        epoch: held.epoch.0,
+        settled: numbers(settled),
+        received: numbers(received),
+    }
+}
+
+fn from_acknowledge_group(held: Held, settled: Vec<GroupPlace>) -> proto::SessionAcknowledgeGroup {
+    proto::SessionAcknowledgeGroup {
+        session: held.session.0,
+        epoch: held.epoch.0,
+        settled: settled.into_iter().map(from_group_place).collect(),
+    }
 }
 
 fn attach(call: proto::AttachCall) -> Result<AttachCall, FrameError> {
@@ -275,7 +285,7 @@ fn group(row: proto::Subscription) -> Result<Group, FrameError> {
 
 fn from_group((filter, options, id): Group) -> proto::Subscription {
     proto::Subscription {
-        filter: filter.as_byte_string().as_bytes().clone(),
+        filter: from_filter(&filter),
         options: from_options(options),
         subscription_id: id.map_or(0, SubscriptionId::value),
     }
@@ -307,6 +317,10 @@ fn from_options(options: SubscriptionOptions) -> u32 {
 fn filter(bytes: Bytes) -> Result<TopicFilter, FrameError> {
     let filter = TopicFilter::new(text(bytes, "filter")?);
     Ok(filter.map_err(|_| FrameError::Invalid("filter"))?.detached())
+}
+
+fn from_filter(filter: &TopicFilter) -> Bytes {
+    filter.as_byte_string().as_bytes().clone()
 }
 
 /// `None` if empty.

@@ -1,5 +1,7 @@
 //! Every frame survives the wire; what is not valid is refused.
 
+mod sessions;
+
 use std::sync::Arc;
 
 use mqtt_codec::{Message, PublishProperties, QoS, ReasonCode, TopicFilter, TopicName};

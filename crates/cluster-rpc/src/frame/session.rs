@@ -84,7 +84,8 @@ pub enum SessionCall {
         received_up_to: QueuePlace,
         /// Messages of groups that have arrived and are not acknowledged.
         group_deliveries: Vec<GroupPlace>,
-        /// Shared subscriptions of a clean session.
+        /// Shared subscriptions of a clean session; as many as make no more than 8 MiB, the others are
+        /// told by `Subscribe`.
         groups: Vec<(TopicFilter, SubscriptionOptions, Option<SubscriptionId>)>,
     },
     /// A connection is over.
@@ -293,7 +294,7 @@ pub enum SessionAnswer {
         /// Why.
         why: SessionRevocation,
     },
-    /// A page of retained messages.
+    /// A page of retained messages; not larger than a largest packet and 512 KiB.
     Retained {
         /// The request.
         request: u64,

@@ -341,7 +341,12 @@ impl Roster {
     /// Whether a link task must not connect now.
     pub(crate) fn is_standby(&self, address: SocketAddr) -> bool {
         let entry = self.entries.get(&address);
-        entry.is_some_and(|entry| entry.phase.is_standby())
+        self.leaving || entry.is_some_and(|entry| entry.phase.is_standby())
+    }
+
+    /// Whether this endpoint goes for good.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving
     }
 
     /// This life was declared dead or is too old: begin a new one. `None` if that was done already.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use mqtt_codec::{Message, ReasonCode};
+use mqtt_codec::{Message, QoS, ReasonCode};
 use tokio::sync::mpsc;
 
 use super::Shared;
@@ -74,7 +74,9 @@ impl Deliveries {
     pub fn accept_but(self, refused: Vec<(usize, ReasonCode)>) {
         let mut numbers = Vec::new();
         for (index, reason) in refused {
-            if let Some(incoming) = self.messages.get(index) {
+            let incoming = self.messages.get(index);
+            // Nobody waits for an answer to QoS 0.
+            if let Some(incoming) = incoming.filter(|one| one.message.qos > QoS::AtMostOnce) {
                 self.refusals.insert(place(incoming), reason);
                 numbers.push((incoming.number, reason));
             }

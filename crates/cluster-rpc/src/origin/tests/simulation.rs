@@ -1,8 +1,9 @@
 //! One origin, three relays, one receiver, and a random schedule of everything that can happen.
 //!
-//! A relay may hold back, deliver long after its stream has broken, or lose its acknowledgements. Checked:
-//! what is acknowledged was received; what is received is in order and not repeated; once a relay stays,
-//! everything of QoS >= 1 arrives.
+//! A relay may hold back, deliver long after its stream has broken, or lose its acknowledgements. The receiver
+//! refuses some messages. Checked: what is acknowledged was received; what is received is in order and not
+//! repeated; what is refused is not received, and never acknowledged; once a relay stays, everything of
+//! QoS >= 1 arrives or is refused.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -60,6 +61,7 @@ struct Relay {
     credit: u64,
     outbox: VecDeque<Held>,
     acked: BTreeMap<Lane, u64>,
+    refused: Vec<(Lane, u64, ReasonCode)>,
     barriers: Vec<u64>,
 }
 
@@ -72,7 +74,13 @@ struct Simulation {
     last: BTreeMap<Lane, u64>,
     received: BTreeMap<Lane, Vec<u32>>,
     completed: BTreeSet<u32>,
+    refused: BTreeSet<u32>,
     now: Instant,
+}
+
+/// Whether the receiver has no room for a message.
+fn is_refused(ticket: u32) -> bool {
+    ticket.is_multiple_of(5)
 }
 
 impl Simulation {
@@ -86,6 +94,7 @@ impl Simulation {
             last: BTreeMap::new(),
             received: BTreeMap::new(),
             completed: BTreeSet::new(),
+            refused: BTreeSet::new(),
             now: Instant::now(),
         }
     }
@@ -115,21 +124,22 @@ impl Simulation {
             let received = self.received.values().flatten().any(|&received| received == ticket);
             assert!(received, "{ticket} acknowledged and not received");
         }
+        for (ticket, _) in self.origin.take_refused() {
+            assert!(is_refused(ticket), "{ticket} refused by nobody");
+            assert!(self.refused.insert(ticket), "{ticket} refused twice");
+        }
     }
 
     fn publish(&mut self, lane: u8, qos: QoS) {
         self.published += 1;
         let ticket = (qos != Q0).then_some(self.published);
-        let message = message(qos, &self.published.to_be_bytes());
-        if {
-            let publication = Publication {
-                lane: Lane(lane),
-                message: &message,
-                expires_at: None,
-                provenance: Provenance::default(),
-            };
-            self.origin.publish(publication, ticket).is_ok()
-        } {
+        let publication = Publication {
+            lane: Lane(lane),
+            message: &message(qos, &self.published.to_be_bytes()),
+            expires_at: None,
+            provenance: Provenance::default(),
+        };
+        if self.origin.publish(publication, ticket).is_ok() {
             self.owed.extend(ticket);
         }
     }
@@ -148,6 +158,7 @@ impl Simulation {
     fn cut(&mut self, relay: usize) {
         let Some(stream) = self.relays[relay].stream.take() else { return };
         self.relays[relay].acked.clear();
+        self.relays[relay].refused.clear();
         self.relays[relay].barriers.clear();
         self.origin.handle_link_down(stream);
     }
@@ -166,7 +177,8 @@ impl Simulation {
         }
     }
 
-    /// The receiver's rule: what is not above the last number of the lane came before.
+    /// The receiver's rule: what is not above the last number of the lane came before. What it refused when
+    /// it came first it refuses again.
     fn deliver(&mut self, relay: usize) {
         let relay = &mut self.relays[relay];
         match relay.outbox.pop_front() {
@@ -175,9 +187,14 @@ impl Simulation {
             Some(Held::Barrier { .. }) => {}
             Some(Held::Message { stream, sent }) => {
                 let last = self.last.entry(sent.lane).or_default();
-                if sent.seq > *last {
-                    *last = sent.seq;
-                    let ticket = u32::from_be_bytes(sent.message.payload[..].try_into().unwrap());
+                let ticket = u32::from_be_bytes(sent.message.payload[..].try_into().unwrap());
+                let is_new = sent.seq > *last;
+                *last = sent.seq.max(*last);
+                if is_refused(ticket) {
+                    if stream == relay.stream {
+                        relay.refused.push((sent.lane, sent.seq, ReasonCode::QuotaExceeded));
+                    }
+                } else if is_new {
                     self.received.entry(sent.lane).or_default().push(ticket);
                 }
                 if stream == relay.stream {
@@ -190,6 +207,7 @@ impl Simulation {
     fn acknowledge(&mut self, relay: usize) {
         let relay = &mut self.relays[relay];
         let Some(stream) = relay.stream else { return };
+        self.origin.handle_refused(stream, &std::mem::take(&mut relay.refused));
         let acked: Vec<_> = std::mem::take(&mut relay.acked).into_iter().collect();
         self.origin.handle_acked(stream, &acked);
         for id in std::mem::take(&mut relay.barriers) {
@@ -209,7 +227,7 @@ impl Simulation {
                 self.take(&Step::Deliver(relay, 50));
                 self.take(&Step::Acknowledge(relay));
             }
-            if self.completed.len() == self.owed.len() {
+            if self.completed.len() + self.refused.len() == self.owed.len() {
                 return;
             }
         }
@@ -227,7 +245,10 @@ proptest! {
             simulation.take(step);
         }
         simulation.settle();
-        prop_assert_eq!(&simulation.completed, &simulation.owed);
+        let (refused, taken): (BTreeSet<u32>, _) =
+            simulation.owed.iter().copied().partition(|&ticket| is_refused(ticket));
+        prop_assert_eq!(&simulation.completed, &taken);
+        prop_assert_eq!(&simulation.refused, &refused);
         prop_assert_eq!(simulation.origin.usage(), (0, 0));
         for received in simulation.received.values() {
             prop_assert!(received.is_sorted_by(|left, right| left < right), "{:?}", received);
