@@ -17,11 +17,11 @@ use smallvec::SmallVec;
 use topic_index::TopicIndex;
 
 use self::ready::{Before, Turns};
-use self::row::{GroupRow, GroupState, MemberRow, Queued, Stay};
+pub(crate) use self::row::Queued;
+use self::row::{GroupRow, GroupState, MemberRow, Stay};
 use self::state::{Context, Dirty, Group};
 use crate::changes::{self, Changes, JoinGroup, MemberKind, Ready, Source};
-use crate::command::Publish;
-use crate::config::{GroupConfig, QueueLimits, WhenEmpty, WhenFull};
+use crate::config::{GroupConfig, OwnerConfig, QueueLimits, WhenEmpty, WhenFull};
 use crate::effect::Delivery;
 use crate::id::{Epoch, GroupId, PartitionId, ProxyId, QueueSeq, SessionId, UnixMillis};
 use crate::row as rows;
@@ -76,11 +76,11 @@ pub(crate) struct Groups {
 }
 
 impl Groups {
-    pub(crate) fn new(partition: PartitionId, config: GroupConfig, limits: QueueLimits) -> Self {
+    pub(crate) fn new(partition: PartitionId, config: OwnerConfig) -> Self {
         Self {
             partition,
-            config,
-            limits,
+            config: config.group,
+            limits: config.limits.group,
             next: 1,
             groups: HashMap::default(),
             filters: HashMap::default(),
@@ -236,24 +236,21 @@ impl Groups {
     }
 
     /// A message for every group whose filter matches.
-    pub(crate) fn publish(&mut self, publish: &Publish, call: &mut Call<'_>) {
+    pub(crate) fn publish(&mut self, queued: &Queued, call: &mut Call<'_>) {
+        if self.groups.is_empty() {
+            return;
+        }
         let mut matched = std::mem::take(&mut self.matched);
-        self.index.matches(&publish.message.topic, |id, ()| matched.push(id));
+        self.index.matches(&queued.message.topic, |id, ()| matched.push(id));
         matched.sort_unstable();
         for id in matched.drain(..) {
-            let queued = Queued {
-                message: publish.message.clone(),
-                expires_at: publish.expires_at,
-                publisher: publish.publisher,
-                proxy: publish.origin.proxy,
-            };
-            self.with(id, call, |group, cx| group.publish(queued, cx));
+            self.with(id, call, |group, cx| group.publish(queued.clone(), cx));
         }
         self.matched = matched;
     }
 
     /// Whether a message above QoS 0 for this topic is to be refused, because the queue of a group is full.
-    pub(crate) fn refuses(&self, topic: &TopicName) -> bool {
+    pub(crate) fn would_refuse(&self, topic: &TopicName) -> bool {
         let mut refuses = false;
         if self.limits.when_full == WhenFull::RejectNew && !self.groups.is_empty() {
             self.index.matches(topic, |id, ()| {

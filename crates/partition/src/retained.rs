@@ -11,11 +11,10 @@ use bytes::Bytes;
 use mqtt_codec::{Message, TopicFilter, TopicName};
 use topic_index::TopicTree;
 
-use crate::changes::{Changes, Stamp};
+use crate::changes::Stamp;
 use crate::id::{Lsn, PartitionId, UnixMillis};
 use crate::row;
-use crate::stats::DropReason;
-use crate::store::{StoreError, Table};
+use crate::store::{Batch, StoreError, Table};
 
 /// What one counts for beside its text and payload: its rows in memory.
 const OVERHEAD: u64 = 256;
@@ -92,24 +91,20 @@ impl Retained {
         expires_at: Option<UnixMillis>,
         stamp: Stamp,
         room: RetainedAmount,
-        changes: &mut Changes,
+        batch: &mut Batch,
     ) -> Retention {
         let old = self.remove(&message.topic);
         let (freed, new) = (old.map_or(0, |old| weight(&old)), weight(message));
         let fits = room.bytes.saturating_add(freed) >= new && (freed > 0 || room.messages > 0);
         if message.payload.is_empty() || !fits {
             if freed > 0 {
-                changes.batch.delete(Table::Retained, self.key(&message.topic));
+                batch.delete(Table::Retained, self.key(&message.topic));
             }
-            if message.payload.is_empty() {
-                return Retention::Deleted;
-            }
-            changes.drop(DropReason::RetainedFull, 1);
-            return Retention::NoRoom;
+            return if message.payload.is_empty() { Retention::Deleted } else { Retention::NoRoom };
         }
         let message = Arc::new(Message { retain: true, ..message.detached() });
         let retained = RetainedMessage { message, expires_at, version: stamp.lsn };
-        changes.batch.put(Table::Retained, self.key(&retained.message.topic), retained.encode());
+        batch.put(Table::Retained, self.key(&retained.message.topic), retained.encode());
         self.insert(retained);
         Retention::Kept
     }
@@ -131,14 +126,14 @@ impl Retained {
     }
 
     /// Takes out some of what is over.
-    pub(crate) fn expire_some(&mut self, now: UnixMillis, changes: &mut Changes) {
+    pub(crate) fn expire_some(&mut self, now: UnixMillis, batch: &mut Batch) {
         for _ in 0..EXPIRED_AT_A_TIME {
             let Some((at, topic)) = self.expiries.first().cloned() else { return };
             if at > now {
                 return;
             }
             self.remove(&topic);
-            changes.batch.delete(Table::Retained, self.key(&topic));
+            batch.delete(Table::Retained, self.key(&topic));
         }
     }
 

@@ -26,7 +26,7 @@ impl Groups {
     /// before is committed; what it changes goes into the next commit.
     pub(crate) fn page(
         &mut self,
-        store: &impl Store,
+        store: &dyn Store,
         call: &mut Call<'_>,
     ) -> Result<(), StoreError> {
         if let Some(group) = self.hungry.pop_first() {
@@ -41,7 +41,7 @@ impl Groups {
     fn read(
         &mut self,
         id: GroupId,
-        store: &impl Store,
+        store: &dyn Store,
         call: &mut Call<'_>,
     ) -> Result<(), StoreError> {
         let Some(group) = self.groups.get(&id) else { return Ok(()) };
@@ -72,7 +72,7 @@ impl Groups {
         &mut self,
         id: GroupId,
         from: u64,
-        store: &impl Store,
+        store: &dyn Store,
         call: &mut Call<'_>,
     ) -> Result<(), StoreError> {
         let batch = &mut call.changes.batch;
@@ -113,7 +113,7 @@ fn rows(
     group: GroupId,
     from: u64,
     most: usize,
-    store: &impl Store,
+    store: &dyn Store,
 ) -> Result<(Vec<(Bytes, Bytes)>, Last), StoreError> {
     let (mut rows, mut bytes, mut last) = (Vec::new(), 0, Last::Yes);
     let from = row::place_key(group.0, from);
