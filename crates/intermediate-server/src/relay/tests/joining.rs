@@ -21,6 +21,15 @@ impl Net {
         let deliver = self.open_deliver(&member, (0, 0));
         Proxy { member, routes, publish, deliver }
     }
+
+    /// The store connects again and has nothing new to tell.
+    fn return_of_store(&mut self) {
+        self.hello_of(hello_frame(&member(STORE, 1), EndpointRole::Store, &[]));
+    }
+}
+
+fn joining() -> Net {
+    Net::without_store(|config| config.start_grace = Duration::ZERO)
 }
 
 #[test]
@@ -39,6 +48,7 @@ fn a_relay_that_stood_still_for_a_lease_takes_nothing_until_every_member_has_com
     );
 
     let a = net.return_of(&a, &[]);
+    net.return_of_store();
     net.pass(SECOND, &[&a]);
     assert_eq!(net.relay.state(), RelayState::Joining);
     assert_eq!(net.said_on_publish(a.publish), []);
@@ -61,6 +71,7 @@ fn a_member_that_does_not_come_again_after_a_stall_is_declared_dead() {
     net.relay.handle_time(net.now);
     net.pass(2 * SECOND, &[]);
     let a = net.return_of(&a, &[]);
+    net.return_of_store();
     net.pass(Duration::from_millis(3_900), &[&a]);
     assert_eq!(net.relay.state(), RelayState::Joining);
     net.pass(Duration::from_millis(200), &[&a]);
@@ -89,10 +100,11 @@ fn a_short_stall_is_forgiven_but_nobody_lives_longer_than_a_lease_after_it() {
 #[test]
 fn a_stall_while_joining_shortens_nobodys_time_to_come() {
     for stall in [5 * SECOND, 8 * SECOND] {
-        let mut net = Net::new();
+        let mut net = joining();
         let known = [member("a", 1), member("b", 1)];
         let stream = net.hello(&known[0], &known);
         net.snapshot(stream, 0, &[]);
+        net.join_store(1, &[]);
         net.pass(2 * SECOND, &[]);
         let silent = net.relay.attach(StreamKind::Routes, Peer::Remote, net.now);
         net.now += stall;
@@ -107,10 +119,11 @@ fn a_stall_while_joining_shortens_nobodys_time_to_come() {
 
 #[test]
 fn a_named_endpoint_that_is_cut_off_before_its_last_row_is_too_late_like_one_that_never_came() {
-    let mut net = Net::new();
+    let mut net = joining();
     let known = [member("a", 1), member("b", 1)];
     let stream = net.hello(&known[0], &known);
     net.snapshot(stream, 0, &[]);
+    net.join_store(1, &[]);
     let cut = net.hello(&known[1], &known);
     net.relay.detach(cut, net.now);
     let publish = net.open_publish(&known[0]);
@@ -133,8 +146,9 @@ fn an_endpoint_that_comes_again_and_again_without_its_rows_keeps_nobody_waiting_
     let a = net.join("a", &[]);
     net.now += 8 * SECOND;
     net.relay.handle_time(net.now);
-    let a = net.return_of(&a, &[]);
     let b = member("b", 1);
+    let a = net.return_of(&a, std::slice::from_ref(&b));
+    net.return_of_store();
     for _ in 0..59 {
         let stream = net.hello(&b, &[]);
         let chunk =
@@ -146,6 +160,7 @@ fn an_endpoint_that_comes_again_and_again_without_its_rows_keeps_nobody_waiting_
         net.pass(Duration::from_millis(100), &[&a]);
     }
     assert_eq!(net.relay.stats().routes, 0);
+    assert_eq!(net.relay.state(), RelayState::Joining);
     net.pass(Duration::from_millis(200), &[&a]);
     assert_eq!(net.relay.state(), RelayState::Serving);
     assert_eq!(net.relay.stats().members, 1);
@@ -171,7 +186,7 @@ fn changes_beyond_the_most_routes_are_refused_before_one_of_them_is_a_row() {
 
 #[test]
 fn after_everyone_who_came_was_given_up_the_next_one_has_its_own_time() {
-    let mut net = Net::new();
+    let mut net = joining();
     let first = net.hello(&member("a", 1), &[]);
     net.relay.detach(first, net.now);
     net.pass(20 * SECOND, &[]);
@@ -185,11 +200,12 @@ fn after_everyone_who_came_was_given_up_the_next_one_has_its_own_time() {
 
 #[test]
 fn one_that_nobody_names_has_a_second_after_the_first_that_was_here_before() {
-    let mut net = Net::with(|config| config.start_grace = GRACE);
+    let mut net = Net::without_store(|config| config.start_grace = GRACE);
     net.pass(SECOND, &[]);
     let known = [member("a", 1)];
     let stream = net.hello(&known[0], &known);
     net.snapshot(stream, 0, &[]);
+    net.join_store(1, &[]);
     net.pass(Duration::from_millis(900), &[]);
     assert_eq!(net.relay.state(), RelayState::Joining);
     let b = net.hello(&member("b", 1), &[]);

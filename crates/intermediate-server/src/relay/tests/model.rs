@@ -345,7 +345,9 @@ impl World {
         let model = &mut self.models[who];
         self.net.relay.detach(model.proxy.routes, self.net.now);
         let (member, head) = (model.proxy.member.clone(), model.log.len() as u64);
-        model.proxy.routes = self.net.hello_at(&member, &[], head, 1);
+        let role = if model.is_store() { EndpointRole::Store } else { EndpointRole::Proxy };
+        let hello = hello_frame(&member, role, &[]);
+        model.proxy.routes = self.net.hello_of(Hello { head_seq: head, ..hello });
         let said = self.net.said_on_routes(model.proxy.routes);
         let RouteDown::Welcome { deltas_from: Some(from), .. } = said[0] else {
             panic!("{said:?}");

@@ -220,10 +220,11 @@ fn a_new_incarnation_fences_the_old_one_and_keeps_its_routes_until_its_own_are_c
 
 #[test]
 fn no_credit_is_granted_before_every_named_endpoint_has_told_its_routes() {
-    let mut net = Net::new();
+    let mut net = Net::without_store(|config| config.start_grace = Duration::ZERO);
     let known = [member("a", 1), member("b", 1)];
     let a = net.hello(&known[0], &known);
     net.snapshot(a, 0, &[]);
+    net.join_store(1, &[]);
     let publish = net.open_publish(&known[0]);
     assert_eq!(net.said_on_publish(publish), []);
     let batch = PublishUp::Batch(vec![message(1, "t", 1)]);
@@ -243,10 +244,11 @@ fn a_named_endpoint_that_stays_away_is_declared_dead_and_waited_for_no_longer() 
     let known = [member("a", 1), member("b", 1)];
     let a = net.join("a", &[]);
     assert_eq!(net.relay.state(), RelayState::Serving);
-    let mut net = Net::new();
+    let mut net = Net::without_store(|config| config.start_grace = Duration::ZERO);
     net.pass(20 * SECOND, &[]);
     let stream = net.hello(&known[0], &known);
     net.snapshot(stream, 0, &[]);
+    net.join_store(1, &[]);
     let a = Proxy { routes: stream, ..a };
     net.pass(Duration::from_millis(5_900), &[&a]);
     assert_eq!(net.relay.state(), RelayState::Joining);
