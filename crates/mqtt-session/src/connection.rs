@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use mqtt_codec::{
     Ack, ClientId, Connect, Disconnect, Message, Packet, Publish, ReasonCode, Subscribe,
-    Unsubscribe, Version, Will,
+    Unsubscribe, Version,
 };
 
 use crate::ack::AckKind;
@@ -50,7 +50,6 @@ pub struct Connection {
     events: VecDeque<Event>,
     /// When the client was heard last.
     heard_at: Instant,
-    will: Option<Box<Will>>,
     closed: Option<CloseReason>,
 }
 
@@ -76,11 +75,6 @@ impl Connection {
             profile,
             events: VecDeque::new(),
             heard_at: now,
-            // [MQTT-3.1.2-7] Kept for as long as the connection, so it shares no read buffer.
-            will: connect
-                .will
-                .as_ref()
-                .map(|will| Box::new(Will { message: will.message.detached(), ..*will })),
             closed: None,
         };
         if connection.outbound.push(Packet::ConnAck(Box::new(connack))) {
@@ -295,12 +289,7 @@ impl Connection {
     #[must_use]
     pub fn end(self) -> Ended {
         let reason = self.closed.unwrap_or(CloseReason::ConnectionLost);
-        Ended {
-            session_expiry_secs: self.terms.session_expiry_secs,
-            // [MQTT-3.14.4-3] [MQTT-3.1.2-10]
-            will: self.will.map(|will| *will).filter(|_| !reason.is_clean()),
-            reason,
-        }
+        Ended { session_expiry_secs: self.terms.session_expiry_secs, reason }
     }
 
     /// Gives memory back that an idle connection does not need: for when nothing is to be read

@@ -1,15 +1,14 @@
-//! How a connection ends, and what becomes of will and session.
+//! How a connection ends, and what that says about will and session.
 
 use mqtt_codec::{
-    Ack, Auth, ConnAck, Connect, DecodeError, Disconnect, Packet, QoS, ReasonCode, Version, Will,
+    Ack, Auth, ConnAck, Connect, DecodeError, Disconnect, Packet, QoS, ReasonCode, Version,
 };
 use mqtt_session::{CloseReason, ProtocolError, ServerProfile};
 
 use crate::script::*;
 
-fn with_will(version: Version) -> Connect {
-    let will = Will { message: message(66), delay_secs: 30 };
-    Connect { will: Some(will), keep_alive_secs: 60, ..connect(version) }
+fn lively(version: Version) -> Connect {
+    Connect { keep_alive_secs: 60, ..connect(version) }
 }
 
 fn leave(session_expiry_secs: u32) -> Packet {
@@ -21,68 +20,54 @@ fn leave(session_expiry_secs: u32) -> Packet {
 
 /// [MQTT-3.14.4-3] [MQTT-3.1.2-10]
 #[test]
-fn a_client_that_says_goodbye_has_no_will() {
+fn a_client_that_says_goodbye_leaves_in_order() {
     for version in VERSIONS {
-        let mut script = Script::with(&with_will(version), ServerProfile::default());
+        let mut script = Script::with(&lively(version), ServerProfile::default());
         script.send(disconnect(ReasonCode::Success));
         script.expect_nothing();
         let ended = script.end();
         assert_eq!(ended.reason, CloseReason::Client(ReasonCode::Success));
-        assert_eq!(ended.will, None);
+        assert!(ended.reason.is_clean());
     }
 }
 
 /// [MQTT-3.1.2-8]
 #[test]
-fn any_other_end_publishes_the_will() {
+fn any_other_end_is_not_in_order() {
     for version in VERSIONS {
-        let start = || Script::with(&with_will(version), ServerProfile::default());
-        let will = with_will(version).will;
+        let start = || Script::with(&lively(version), ServerProfile::default());
 
         let lost = start().end();
         assert_eq!(lost.reason, CloseReason::ConnectionLost);
-        assert_eq!(lost.will, will);
+        assert!(!lost.reason.is_clean());
 
         let mut silent = start();
         silent.advance(secs(90));
-        assert_eq!(silent.end().will, will);
+        assert!(!silent.end().reason.is_clean());
 
         let mut wrong = start();
         wrong.send_wrong(Packet::PingResp);
-        assert_eq!(wrong.end().will, will);
+        assert!(!wrong.end().reason.is_clean());
 
         let mut taken_over = start();
         taken_over.connection.close(ReasonCode::SessionTakenOver);
         taken_over.expect_farewell(ReasonCode::SessionTakenOver);
-        assert_eq!(taken_over.end().will, will);
+        assert!(!taken_over.end().reason.is_clean());
     }
     for reason in [ReasonCode::DisconnectWithWillMessage, ReasonCode::UnspecifiedError] {
-        let mut script = Script::with(&with_will(Version::V5), ServerProfile::default());
+        let mut script = Script::with(&lively(Version::V5), ServerProfile::default());
         script.send(disconnect(reason));
         let ended = script.end();
         assert_eq!(ended.reason, CloseReason::Client(reason));
-        assert!(ended.will.is_some());
+        assert!(!ended.reason.is_clean());
     }
-}
-
-/// [MQTT-3.1.2-8] Whichever is earlier.
-#[test]
-fn a_will_waits_no_longer_than_the_session_lasts() {
-    for (expiry, delay) in [(0, 0), (10, 10), (100, 30)] {
-        let connect = Connect { session_expiry_secs: expiry, ..with_will(Version::V5) };
-        let ended = Script::with(&connect, ServerProfile::default()).end();
-        assert_eq!(ended.will_delay(), secs(delay));
-        assert_eq!(ended.session_expiry(), Some(secs(u64::from(expiry))));
-    }
-    let ended = Script::with(&with_will(Version::V5), ServerProfile::default()).end();
-    assert_eq!(ended.session_expiry(), None);
 }
 
 /// [MQTT-3.1.2-22]
 #[test]
 fn a_silent_client_is_closed_after_one_and_a_half_keep_alive() {
     for version in VERSIONS {
-        let mut script = Script::with(&with_will(version), ServerProfile::default());
+        let mut script = Script::with(&lively(version), ServerProfile::default());
         script.advance(secs(89));
         script.send(Packet::PingReq);
         script.expect(Packet::PingResp);
@@ -113,7 +98,7 @@ fn without_keep_alive_a_client_may_be_silent() {
 /// A timer that is not set anew for each packet fires early.
 #[test]
 fn an_early_timeout_does_no_harm() {
-    let mut script = Script::with(&with_will(Version::V5), ServerProfile::default());
+    let mut script = Script::with(&lively(Version::V5), ServerProfile::default());
     let first = script.connection.poll_timeout().unwrap();
     script.now += secs(80);
     script.send(qos0(1));
@@ -126,7 +111,7 @@ fn an_early_timeout_does_no_harm() {
 /// The task did not read for reasons of its own.
 #[test]
 fn a_silence_to_which_nobody_listened_is_excused() {
-    let mut script = Script::with(&with_will(Version::V5), ServerProfile::default());
+    let mut script = Script::with(&lively(Version::V5), ServerProfile::default());
     script.now += secs(90);
     script.connection.excuse_silence(script.now);
     script.connection.handle_timeout(script.now);
@@ -230,29 +215,29 @@ fn a_disconnect_names_the_broken_statement() {
 fn a_disconnect_may_change_how_long_the_session_lasts() {
     let profile = ServerProfile { maximum_session_expiry_secs: 500, ..ServerProfile::default() };
     for (asked, changed, kept) in [(100, 0, 0), (100, 50, 50), (100, 300, 300), (100, 900, 500)] {
-        let connect = Connect { session_expiry_secs: asked, ..with_will(Version::V5) };
+        let connect = Connect { session_expiry_secs: asked, ..lively(Version::V5) };
         let mut script = Script::with(&connect, profile.clone());
         script.send(leave(changed));
         let ended = script.end();
         assert_eq!(ended.session_expiry_secs, kept);
-        assert_eq!(ended.will, None);
+        assert!(ended.reason.is_clean());
     }
 }
 
 /// 3.14.2.2.2 It is not a valid DISCONNECT, so the will is published.
 #[test]
 fn a_disconnect_cannot_keep_a_session_that_was_to_end() {
-    let connect = Connect { session_expiry_secs: 0, ..with_will(Version::V5) };
+    let connect = Connect { session_expiry_secs: 0, ..lively(Version::V5) };
     let mut script = Script::with(&connect, ServerProfile::default());
     script.send_wrong(leave(1));
     script.expect_farewell(ReasonCode::ProtocolError);
     let ended = script.end();
     assert_eq!(ended.session_expiry_secs, 0);
-    assert!(ended.will.is_some());
+    assert!(!ended.reason.is_clean());
     // Saying again that it ends is fine.
     let mut script = Script::with(&connect, ServerProfile::default());
     script.send(leave(0));
-    assert_eq!(script.end().will, None);
+    assert!(script.end().reason.is_clean());
 }
 
 /// [MQTT-3.1.2-29]
