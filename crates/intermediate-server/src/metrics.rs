@@ -105,7 +105,7 @@ impl Collector for RelayCollector {
     }
 }
 
-fn counter(
+pub(crate) fn counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -115,7 +115,7 @@ fn counter(
     metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
 }
 
-fn gauge(
+pub(crate) fn gauge(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -125,7 +125,7 @@ fn gauge(
     metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
 }
 
-fn labelled(
+pub(crate) fn labelled(
     encoder: &mut DescriptorEncoder<'_>,
     (name, help): (&str, &str),
     label: &'static str,

@@ -1,7 +1,8 @@
 //! A running intermediate: puts it together from its parts, and takes it apart in order.
 //!
 //! Order of the end: proxies are told that this relay is going down, so they move their lanes; what is
-//! on its way arrives and is acknowledged, for a bounded time; then every stream is ended.
+//! on its way arrives and is acknowledged, for a bounded time; the store commits what it has and is
+//! closed; then every stream is ended.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use cluster_rpc::AcceptorConfig;
-use cluster_rpc::frame::{Incarnation, Member, NodeId};
+use cluster_rpc::frame::{Incarnation, Member, NodeId, RelayState, StoreHere};
 use daemon::{Condition, Health};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::host::{Home, Host};
 use crate::metrics::RelayCollector;
 use crate::relay::{Relay, RelayConfig};
 use crate::service::Service;
@@ -52,23 +54,36 @@ pub struct Node {
     member: Member,
     addresses: Addresses,
     service: Service,
-    running: JoinHandle<()>,
+    running: JoinHandle<anyhow::Result<()>>,
 }
 
 impl Node {
     /// Starts an intermediate that runs until `shutdown`.
     ///
     /// # Errors
-    /// A value of the configuration that cannot work, or a listener that has no address.
+    /// A value of the configuration that cannot work, or a listener that has no address. That the store
+    /// cannot be opened is said by [`join`](Self::join).
     pub fn start(
         config: Config,
         listeners: Listeners,
         shutdown: CancellationToken,
     ) -> anyhow::Result<Self> {
+        let home = config.store_folder();
+        Self::start_with(config, listeners, shutdown, home)
+    }
+
+    /// [`start`](Self::start), with the store in `home`, if it has one.
+    pub(crate) fn start_with<H: Home>(
+        config: Config,
+        listeners: Listeners,
+        shutdown: CancellationToken,
+        home: Option<H>,
+    ) -> anyhow::Result<Self> {
         let addresses = addresses(&listeners).context("read the address of a listener")?;
         let member =
             Member { node: config.node(addresses.grpc.port())?, incarnation: incarnation() };
         let relay = RelayConfig {
+            store_here: if home.is_some() { StoreHere::Yes } else { StoreHere::No },
             lease: config.cluster.lease.duration(),
             start_grace: config.start_grace.duration(),
             credit: config.credit(),
@@ -76,7 +91,15 @@ impl Node {
             outbox: config.outbox_limits(),
             ..RelayConfig::new(member.clone())
         };
-        let service = Service::new(Relay::new(relay, Instant::now()));
+        let mut service = Service::new(Relay::new(relay, Instant::now()));
+        let health = Health::new();
+        let mut host = None;
+        if let Some(home) = home {
+            let (sessions, waiting) = Host::sessions();
+            service = service.with_sessions(sessions);
+            let (ours, condition) = (config.host(addresses.grpc)?, health.condition("store"));
+            host = Some(Host::start(home, ours, service.clone(), waiting, condition)?);
+        }
         let acceptor = AcceptorConfig {
             token: config.token()?,
             max_packet_bytes: config.maximum_packet_size.as_usize(),
@@ -84,16 +107,21 @@ impl Node {
         let closing = CancellationToken::new();
         let attachments = cluster_rpc::serve(listeners.grpc, acceptor, closing.clone());
         let streams = tokio::spawn(service.clone().run(attachments));
-        let health = Health::new();
         // Ready while it has no proxies too: they find it by its readiness.
         let accepting = health.condition("accepting");
         accepting.set(true, "proxies may connect");
+        let routes = health.condition("routes_of_the_store");
+        tokio::spawn(watch_store(service.clone(), routes, closing.clone()));
         let admin = listeners.admin.map(|listener| {
             let mut registry = Registry::with_prefix("causeway");
             registry.register_collector(Box::new(RelayCollector(service.clone())));
+            if let Some(host) = &host {
+                host.register(&mut registry);
+            }
             daemon::serve_admin(listener, Arc::new(registry), health, closing.clone())
         });
-        let rest = Rest { drain: config.drain.duration(), accepting, closing, streams, admin };
+        let drain = config.drain.duration();
+        let rest = Rest { drain, accepting, closing, streams, host, admin };
         let running = tokio::spawn(rest.run(service.clone(), shutdown));
         Ok(Self { member, addresses, service, running })
     }
@@ -126,9 +154,9 @@ impl Node {
     /// Waits until it has stopped.
     ///
     /// # Errors
-    /// Its main task panicked.
+    /// The store cannot be opened, its thread failed, or the main task panicked.
     pub async fn join(self) -> anyhow::Result<()> {
-        self.running.await.context("the intermediate's main task failed")
+        self.running.await.context("the intermediate's main task failed")?
     }
 }
 
@@ -138,30 +166,76 @@ struct Rest {
     accepting: Condition,
     closing: CancellationToken,
     streams: JoinHandle<()>,
+    host: Option<Host>,
     admin: Option<JoinHandle<()>>,
 }
 
 impl Rest {
-    async fn run(self, service: Service, shutdown: CancellationToken) {
-        shutdown.cancelled().await;
-        self.accepting.set(false, "going down");
-        service.drain();
-        let idle = async {
-            let mut quiet = 0;
-            while quiet < QUIET_LOOKS {
-                tokio::time::sleep(LOOK).await;
-                quiet = if service.is_idle() { quiet + 1 } else { 0 };
+    async fn run(mut self, service: Service, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let result = match &mut self.host {
+            Some(host) => tokio::select! {
+                () = shutdown.cancelled() => {
+                    self.accepting.set(false, "going down");
+                    finish(&service, self.drain).await;
+                    host.stop();
+                    host.ended().await
+                }
+                ended = host.ended() => ended,
+            },
+            None => {
+                shutdown.cancelled().await;
+                self.accepting.set(false, "going down");
+                finish(&service, self.drain).await;
+                Ok(())
             }
         };
-        if tokio::time::timeout(self.drain, idle).await.is_err() {
-            let Stats { pending, outbox_messages, .. } = service.stats();
-            tracing::warn!(pending, outbox_messages, "stopping with messages on their way");
-        }
         self.closing.cancel();
         // A panic in them was reported where it happened.
         drop(self.streams.await);
         if let Some(admin) = self.admin {
             drop(admin.await);
+        }
+        result
+    }
+}
+
+/// Lets what is on its way arrive, for a bounded time.
+async fn finish(service: &Service, drain: Duration) {
+    service.drain();
+    let idle = async {
+        let mut quiet = 0;
+        while quiet < QUIET_LOOKS {
+            tokio::time::sleep(LOOK).await;
+            quiet = if service.is_idle() { quiet + 1 } else { 0 };
+        }
+    };
+    if tokio::time::timeout(drain, idle).await.is_err() {
+        let Stats { pending, outbox_messages, .. } = service.stats();
+        tracing::warn!(pending, outbox_messages, "stopping with messages on their way");
+    }
+}
+
+/// Says whether the relay knows what the store wants: without that it takes no message.
+async fn watch_store(service: Service, condition: Condition, closing: CancellationToken) {
+    let mut state = service.state();
+    loop {
+        if service.stats().waits_for_store {
+            condition.set(false, "the store has not told its routes yet");
+        } else {
+            condition.set(true, "the store has told its routes");
+        }
+        let joining = *state.borrow_and_update() == RelayState::Joining;
+        let look = async {
+            if joining {
+                tokio::time::sleep(LOOK).await;
+            } else {
+                // An error: the service is gone, and this task with it.
+                state.changed().await.ok();
+            }
+        };
+        tokio::select! {
+            () = look => {}
+            () = closing.cancelled() => return,
         }
     }
 }

@@ -1,0 +1,65 @@
+//! The wall clock of the store: read once, then carried on by the monotonic clock.
+//!
+//! Invariant: it never goes back while the process lives, whatever happens to the system's clock.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use partition::UnixMillis;
+
+/// When it was read, by both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clock {
+    start: Instant,
+    unix_millis: u64,
+}
+
+impl Clock {
+    pub(super) fn start() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { start: Instant::now(), unix_millis: millis(since) }
+    }
+
+    /// What the wall clock says at `now`.
+    pub(super) fn unix(self, now: Instant) -> UnixMillis {
+        let passed = millis(now.saturating_duration_since(self.start));
+        UnixMillis(self.unix_millis.saturating_add(passed))
+    }
+
+    /// When the wall clock will say `at`; the start, if it is earlier. `None`: never.
+    pub(super) fn instant(self, at: UnixMillis) -> Option<Instant> {
+        let after = at.0.saturating_sub(self.unix_millis);
+        self.start.checked_add(Duration::from_millis(after))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Whole seconds from `now` to `at`, rounded up: what is left is never cut to nothing.
+pub(super) fn secs_left(now: UnixMillis, at: UnixMillis) -> u32 {
+    let left = at.0.saturating_sub(now.0).div_ceil(1000);
+    u32::try_from(left).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_clocks_are_carried_on_together() {
+        let clock = Clock::start();
+        let later = clock.start + Duration::from_millis(1_500);
+        assert_eq!(clock.unix(later).0, clock.unix_millis + 1_500);
+        assert_eq!(clock.instant(clock.unix(later)), Some(later));
+        assert_eq!(clock.instant(UnixMillis(0)), Some(clock.start));
+    }
+
+    #[test]
+    fn what_is_left_is_rounded_up() {
+        let left = |now, at| secs_left(UnixMillis(now), UnixMillis(at));
+        assert_eq!(left(1_000, 3_001), 3);
+        assert_eq!(left(1_000, 3_000), 2);
+        assert_eq!(left(3_000, 1_000), 0);
+    }
+}

@@ -1,0 +1,215 @@
+//! The store's thread: opens the store, lives with it, and opens it again when it has failed.
+//!
+//! Owns when there is a life and who knows the way to it. Invariant: nothing of a life that has failed is used
+//! by the next: its streams are closed, its uplink is ended, what it had not committed is sent again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use cluster_rpc::UplinkConfig;
+use cluster_rpc::frame::{Incarnation, Member, NodeId, RelayState, Route};
+use daemon::Condition;
+use partition::{OpenError, Owner, OwnerConfig, OwnerError, Room, Store, StoreError, UnixMillis};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::Home;
+use super::clock::Clock;
+use super::life::{End, Input, Life, Surroundings, Tasks};
+use super::metrics::HostMetrics;
+use super::streams::Way;
+use super::uplink;
+use super::waiter::{Waiter, Woken};
+use crate::service::Service;
+
+/// Inputs that may wait for the thread: a frame each. Then streams and the uplink are not read.
+const INPUTS: usize = 128;
+
+/// How long after a failure the store is opened again.
+const REOPEN: Duration = Duration::from_secs(1);
+
+/// How long another process that has the store may take to end, at the start.
+const IN_USE: Duration = Duration::from_secs(5);
+const IN_USE_LOOK: Duration = Duration::from_millis(50);
+
+/// Why the store is not open.
+#[derive(Debug, thiserror::Error)]
+enum NotOpen {
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Owner(#[from] OwnerError),
+}
+
+/// All that the thread works with.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) node: NodeId,
+    pub(super) owner: OwnerConfig,
+    pub(super) uplink: UplinkConfig,
+    pub(super) service: Service,
+    pub(super) condition: Condition,
+    pub(super) metrics: Arc<HostMetrics>,
+    pub(super) way: watch::Sender<Option<Way>>,
+    pub(super) runtime: Handle,
+    pub(super) stop: CancellationToken,
+    pub(super) gone: CancellationToken,
+}
+
+impl Keeper {
+    /// Runs until the end.
+    ///
+    /// # Errors
+    /// The store could not be opened at first. Later it is tried again for ever.
+    pub(super) fn run<H: Home>(self, mut home: H) -> anyhow::Result<()> {
+        let clock = Clock::start();
+        let mut waiter = Waiter::new(self.stop.clone(), self.gone.clone());
+        let Some(mut owner) = self.open_first(&mut home, clock, &mut waiter)? else {
+            return Ok(());
+        };
+        loop {
+            let error = match self.live(owner, clock, &mut waiter, H::disk_bytes)? {
+                Ok(End::Stopped | End::Gone) => return Ok(()),
+                Err(error) => error,
+            };
+            tracing::error!(%error, "the store has failed; opens it again");
+            self.condition.set(false, format!("the store has failed: {error}"));
+            owner = match self.open_again(&mut home, clock, &mut waiter) {
+                Some(owner) => owner,
+                None => return Ok(()),
+            };
+        }
+    }
+
+    fn open<H: Home>(&self, home: &mut H, now: UnixMillis) -> Result<Owner<H::Store>, NotOpen> {
+        let store = home.open()?;
+        Ok(Owner::open(store, self.owner, now)?)
+    }
+
+    /// `None` if the end comes first.
+    fn open_first<H: Home>(
+        &self,
+        home: &mut H,
+        clock: Clock,
+        waiter: &mut Waiter,
+    ) -> anyhow::Result<Option<Owner<H::Store>>> {
+        self.condition.set(false, "the store is being opened");
+        let patience = Instant::now() + IN_USE;
+        loop {
+            match self.open(home, clock.unix(Instant::now())) {
+                Ok(owner) => return Ok(Some(owner)),
+                Err(NotOpen::Store(error @ OpenError::InUse { .. }))
+                    if Instant::now() < patience =>
+                {
+                    self.condition.set(false, error.to_string());
+                }
+                Err(error) => return Err(error).context("open the store"),
+            }
+            if pause(waiter, IN_USE_LOOK) == Pause::End {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// `None` if the end comes first.
+    fn open_again<H: Home>(
+        &self,
+        home: &mut H,
+        clock: Clock,
+        waiter: &mut Waiter,
+    ) -> Option<Owner<H::Store>> {
+        let mut told = String::new();
+        loop {
+            if pause(waiter, REOPEN) == Pause::End {
+                return None;
+            }
+            match self.open(home, clock.unix(Instant::now())) {
+                Ok(owner) => return Some(owner),
+                Err(error) => {
+                    let error = error.to_string();
+                    // Each reason once: it is tried every second.
+                    if error != told {
+                        tracing::error!(error, "the store cannot be opened; goes on trying");
+                        self.condition.set(false, format!("the store has failed: {error}"));
+                        told = error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One life. The outer error is one of the system, which gives no thread.
+    fn live<S: Store>(
+        &self,
+        owner: Owner<S>,
+        clock: Clock,
+        waiter: &mut Waiter,
+        disk_bytes: fn(&S) -> u64,
+    ) -> anyhow::Result<Result<End, StoreError>> {
+        let (sender, mut inputs) = mpsc::channel(INPUTS);
+        let routes = owner.routes().map(|(filter, qos)| Route { filter, qos: Some(qos) });
+        let connected = uplink::connect(self.uplink.clone(), routes, sender.clone())
+            .context("start the store's uplink")?;
+        let close = CancellationToken::new();
+        let way = Way { inputs: sender.clone(), member: self.member(clock), close: close.clone() };
+        let around = Surroundings {
+            clock,
+            service: self.service.clone(),
+            uplink: connected.uplink.clone(),
+            metrics: Arc::clone(&self.metrics),
+            tasks: Tasks { runtime: self.runtime.clone(), inputs: sender.clone() },
+        };
+        let mut life = Life::new(owner, around, connected.last_route, disk_bytes);
+        self.metrics.begin();
+        self.way.send_replace(Some(way));
+        let _shown = Shown { way: &self.way, close };
+        // Who tells of later changes has seen the way by now, or has told nobody.
+        if *self.service.state().borrow() == RelayState::Serving {
+            sender.try_send(Input::Serving).ok();
+        }
+        Ok(life.run(&mut inputs, waiter, |room| self.report(room)))
+    }
+
+    /// Which life of the store begins.
+    fn member(&self, clock: Clock) -> Member {
+        let micros = clock.unix(Instant::now()).0.saturating_mul(1000);
+        Member { node: self.node.clone(), incarnation: Incarnation(micros) }
+    }
+
+    fn report(&self, room: Room) {
+        self.metrics.has_room(room == Room::Enough);
+        match room {
+            Room::Enough => self.condition.set(true, "the store is open"),
+            Room::Low => self.condition.set(false, "the disk of the store is full"),
+        }
+    }
+}
+
+/// A life that can be found. When it ends, however it does, it cannot, and its streams are closed.
+struct Shown<'a> {
+    way: &'a watch::Sender<Option<Way>>,
+    close: CancellationToken,
+}
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.way.send_replace(None);
+        self.close.cancel();
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pause {
+    Over,
+    End,
+}
+
+fn pause(waiter: &mut Waiter, time: Duration) -> Pause {
+    let (_sender, mut nothing) = mpsc::channel::<Input>(1);
+    match waiter.wait(&mut nothing, Some(Instant::now() + time)) {
+        Woken::Input(_) | Woken::Deadline => Pause::Over,
+        Woken::Stop | Woken::Gone => Pause::End,
+    }
+}
