@@ -193,6 +193,26 @@ impl SessionCall {
     }
 }
 
+impl SessionCall {
+    /// Takes another one in that says more of the same: confirmations of one session. Else it comes back.
+    pub(crate) fn merge(&mut self, next: Self) -> Result<(), Self> {
+        const MOST: usize = 1_024;
+        let Self::Acknowledge { held, settled, received } = self else {
+            return Err(next);
+        };
+        match next {
+            Self::Acknowledge { held: of, settled: mut more, received: mut more_received }
+                if of == *held && settled.len() + received.len() < MOST =>
+            {
+                settled.append(&mut more);
+                received.append(&mut more_received);
+                Ok(())
+            }
+            next => Err(next),
+        }
+    }
+}
+
 impl AttachCall {
     fn weight(&self) -> usize {
         const FIXED: usize = 64;

@@ -284,8 +284,7 @@ impl StoreShared {
             if !calls.open || calls.stream != link.0 {
                 return;
             }
-            calls.bytes = calls.bytes.saturating_add(weight);
-            calls.queue.push_back(call);
+            calls.push(call, weight);
             if calls.is_congested(1) {
                 self.congested.store(true, Ordering::Release);
             }
@@ -337,6 +336,21 @@ impl Calls {
     fn is_congested(&self, factor: usize) -> bool {
         self.queue.len() >= CONGESTED_CALLS * factor
             || self.bytes >= CONGESTED_BYTES * factor as u64
+    }
+
+    fn push(&mut self, call: SessionCall, weight: u64) {
+        let Some(last) = self.queue.back_mut() else {
+            self.bytes = weight;
+            return self.queue.push_back(call);
+        };
+        let before = last.weight();
+        match last.merge(call) {
+            Ok(()) => self.bytes += last.weight() - before,
+            Err(call) => {
+                self.bytes += weight;
+                self.queue.push_back(call);
+            }
+        }
     }
 
     fn take_frame(&mut self) -> Vec<SessionCall> {

@@ -12,7 +12,7 @@ use prost::Message as _;
 
 use super::{
     FIXED64, Field, Fields, LENGTH, Place, part_len, put_length, put_number, put_routed,
-    put_varint, read_routed, routed_len,
+    put_varint, read_routed, routed_len, varint_len,
 };
 use crate::convert::{MAX_ENTRIES, call, delivery, delivery_flags, from_call};
 use crate::error::FrameError;
@@ -158,11 +158,11 @@ fn put_head(dst: &mut Vec<u8>, delivery: &SessionDelivery) {
     put_fixed(dst, 2, delivery.session.0);
     put_number(dst, 3, delivery.place.0);
     if let Some(GroupPlace { group, place }) = delivery.group {
-        let mut inner = Vec::with_capacity(20);
-        put_fixed(&mut inner, 1, group);
-        put_number(&mut inner, 2, place);
-        put_length(dst, 4, inner.len());
-        dst.extend_from_slice(&inner);
+        let fixed = if group == 0 { 0 } else { 9 };
+        let number = if place == 0 { 0 } else { 1 + varint_len(place) };
+        put_length(dst, 4, fixed + number);
+        put_fixed(dst, 1, group);
+        put_number(dst, 2, place);
     }
     put_number(dst, 5, delivery_flags(delivery).into());
     let ids = delivery.subscription_ids.iter().map(|id| SubscriptionId::value(*id).into());
@@ -262,7 +262,7 @@ fn put_places(dst: &mut Vec<u8>, number: u64, places: &[QueuePlace]) {
 
 /// A packed list that is absent when it is empty.
 fn put_packed(dst: &mut Vec<u8>, number: u64, values: impl Iterator<Item = u64> + Clone) {
-    let length = values.clone().map(super::varint_len).sum();
+    let length = values.clone().map(varint_len).sum();
     if length != 0 {
         put_length(dst, number, length);
         values.for_each(|value| put_varint(dst, value));

@@ -45,9 +45,15 @@ async fn with_store(node: &str) -> Fake {
     fake
 }
 
-fn call(place: u64) -> SessionCall {
-    let held = Held { session: SessionNumber(1), epoch: SessionEpoch(1) };
-    SessionCall::Acknowledge { held, settled: vec![QueuePlace(place)], received: Vec::new() }
+/// Each of another session: those of one would be merged.
+fn call(session: u64) -> SessionCall {
+    acknowledge(session, &[1], &[])
+}
+
+fn acknowledge(session: u64, settled: &[u64], received: &[u64]) -> SessionCall {
+    let held = Held { session: SessionNumber(session), epoch: SessionEpoch(1) };
+    let places = |places: &[u64]| places.iter().copied().map(QueuePlace).collect();
+    SessionCall::Acknowledge { held, settled: places(settled), received: places(received) }
 }
 
 fn delivery() -> SessionDelivery {
@@ -72,8 +78,8 @@ async fn calls_go_out_and_answers_and_deliveries_come_in_in_order() {
     let (mut sessions, member) = fake.sessions().await;
     assert_eq!(member, hello.member);
     let link = client.up(&sessions, &fake).await;
-    for place in 1..=3_000 {
-        client.store.send(link, call(place));
+    for session in 1..=3_000 {
+        client.store.send(link, call(session));
     }
     let calls = sessions.calls(3_000).await;
     assert!(calls.into_iter().eq((1..=3_000).map(call)));
@@ -82,6 +88,35 @@ async fn calls_go_out_and_answers_and_deliveries_come_in_in_order() {
     sessions.send(SessionDown::Deliveries(vec![delivery()])).await;
     assert_eq!(client.event().await, StoreEvent::Answers(answers));
     assert_eq!(client.event().await, StoreEvent::Deliveries(vec![delivery()]));
+}
+
+#[tokio::test]
+async fn confirmations_of_one_session_that_wait_together_go_as_one() {
+    let mut fake = with_store("i").await;
+    let mut client = Client::of(&[&fake]);
+    let (_routes, _) = fake.registered().await;
+    let (mut sessions, _) = fake.sessions().await;
+    let link = client.up(&sessions, &fake).await;
+    let sent = [(1, &[1][..], &[][..]), (1, &[2], &[3]), (2, &[1], &[]), (1, &[4], &[])];
+    for (session, settled, received) in sent {
+        client.store.send(link, acknowledge(session, settled, received));
+    }
+    let calls = [(1, &[1, 2][..], &[3][..]), (2, &[1], &[]), (1, &[4], &[])];
+    let calls = calls.map(|(session, settled, received)| acknowledge(session, settled, received));
+    assert_eq!(sessions.calls(3).await, calls);
+}
+
+#[tokio::test]
+async fn who_is_there_is_what_the_intermediates_say() {
+    let mut fake = Fake::start("i").await;
+    let proxy = Proxy::of(&fake);
+    let (routes, hello) = fake.registered().await;
+    let members = [hello.member.clone(), fake.member()];
+    routes.view(RelayState::Serving, &members).await;
+    proxy.until(|proxy| proxy.uplink.present().len() == 2).await;
+    let origins = proxy.uplink.present_origins();
+    assert!(members.iter().all(|member| origins.contains(&origin_of(member))));
+    assert_eq!(proxy.uplink.member(), hello.member);
 }
 
 #[tokio::test]
@@ -179,8 +214,8 @@ async fn a_caller_that_does_not_stop_loses_the_link() {
     let (sessions, _) = fake.sessions().await;
     let link = client.up(&sessions, &fake).await;
     // One thread: nothing is sent meanwhile.
-    for _ in 0..8 * 65_536 {
-        client.store.send(link, call(1));
+    for session in 0..8 * 65_536 {
+        client.store.send(link, call(session));
     }
     assert!(!client.store.is_congested(), "nothing is kept");
     assert_eq!(client.event().await, StoreEvent::Down);
