@@ -1,24 +1,24 @@
-//! The policy centre of a proxy: what happens to a publish, a subscription and a session's end.
+//! The policy centre of a proxy: what happens to a publish, a subscription and a connection's end.
 //!
-//! Invariant: [`Broker::publish`] answers `Done` only when every local recipient has the message and no
-//! intermediate needs to hear of it; otherwise the uplink answers later, through the publisher's mailbox. Nothing here waits.
+//! Invariant: a publish above QoS 0 is answered by the uplink alone, when every session in the cluster that it is for
+//! has it; local clean sessions have it before the uplink gets it. Nothing here waits.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use cluster_rpc::frame::Provenance;
+use cluster_rpc::frame::{AttachCall, Provenance, SessionFarewell};
 use cluster_rpc::{RouteSeq, Uplink, WindowFull};
 use mqtt_codec::{Message, QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
-use mqtt_session::{Ended, Resumed, ServerProfile, Session, Ticket};
+use mqtt_session::{CloseReason, Ended, ServerProfile, Ticket};
 use tokio::sync::Semaphore;
 
-use crate::fanout::{FanoutCache, Handed};
-use crate::mailbox::{Drained, Mailbox, QueueLimits};
+use crate::fanout::FanoutCache;
+use crate::mailbox::{Drained, Mailbox, QueueLimits, is_lost};
 use crate::metrics::{DropReason, Metrics, Tally};
-use crate::retained::{RetainedLimits, RetainedStore};
-use crate::sessions::{EndedSession, ParkedSession, SessionHandle, Sessions};
-use crate::subscriptions::{SessionKey, Subscription, Subscriptions};
-use crate::will;
+use crate::once::OnceKeys;
+use crate::sessions::{SessionHandle, Sessions};
+use crate::store::{AttachAnswer, Attachment, Store};
+use crate::subscriptions::{Subscription, Subscriptions};
 
 /// Messages of clients that are gone that may wait for room in the uplink.
 const LEFTOVERS: usize = 1024;
@@ -26,36 +26,27 @@ const LEFTOVERS: usize = 1024;
 /// Limits that the broker itself enforces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BrokerLimits {
-    /// Of the queue of a connected client.
+    /// Of the queue of a client.
     pub mailbox: QueueLimits,
-    /// Of the queue of a persistent session without a connection.
-    pub inbox: QueueLimits,
-    /// Of retained messages.
-    pub retained: RetainedLimits,
-    /// Most sessions, with and without a connection.
-    pub sessions: usize,
-    /// Most subscriptions of one session.
+    /// Most subscriptions of one clean session, beside shared ones.
     pub subscriptions_per_client: usize,
+    /// How long a CONNECT waits for the store.
+    pub attach_timeout: Duration,
 }
 
 /// Where the answer to a publish goes.
 #[derive(Debug)]
-pub(crate) enum PublishTicket {
-    /// To the connection that published it.
-    Client {
-        /// Its mailbox.
-        mailbox: Arc<Mailbox>,
-        /// Its ticket.
-        ticket: Ticket,
-    },
-    /// To nobody: a will's publisher is gone.
-    Will,
+pub(crate) struct PublishTicket {
+    /// The mailbox of the connection that published it.
+    pub mailbox: Arc<Mailbox>,
+    /// Its ticket.
+    pub ticket: Ticket,
 }
 
 /// What became of a publish.
 #[derive(Debug)]
 pub(crate) enum Published {
-    /// It is where it must be, or refused: the answer to give now.
+    /// It is where it must be: the answer to give now.
     Done(Ticket, ReasonCode),
     /// The answer comes through the mailbox.
     Pending,
@@ -63,55 +54,55 @@ pub(crate) enum Published {
     Stalled(Stalled),
 }
 
-/// A message as it came, with the moment it expires.
+/// A message as a client gave it.
 #[derive(Debug)]
-pub(crate) struct Taken {
-    message: Arc<Message>,
-    expires_at: Option<Instant>,
+pub(crate) struct Publication {
+    /// The message.
+    pub message: Message,
+    /// Makes it one message, whatever connections it comes over.
+    pub once: Option<u128>,
+    /// For the answer.
+    pub ticket: Ticket,
 }
 
 /// A message that local recipients have and the uplink has not.
 #[derive(Debug)]
 pub(crate) struct Stalled {
-    taken: Taken,
+    message: Arc<Message>,
+    expires_at: Option<Instant>,
+    provenance: Provenance,
     ticket: PublishTicket,
 }
 
 impl Stalled {
-    /// Gives up sending it: the ticket of its publisher, if there is one.
-    pub(crate) fn into_ticket(self) -> Option<Ticket> {
-        match self.ticket {
-            PublishTicket::Client { ticket, .. } => Some(ticket),
-            PublishTicket::Will => None,
-        }
-    }
-}
-
-impl Taken {
-    fn new(message: Message, now: Instant) -> Self {
-        let expires_at = expiry(&message, now);
-        Self { message: Arc::new(message), expires_at }
-    }
-
-    /// A full store keeps the message from later subscribers, which is counted, and from nobody else.
-    fn retain(&self, store: &RetainedStore, tally: &mut Tally) {
-        if self.message.retain && store.retain(&self.message, self.expires_at).is_err() {
-            tally.dropped(DropReason::RetainedFull);
-        }
+    /// Gives up sending it: the ticket of its publisher.
+    pub(crate) fn into_ticket(self) -> Ticket {
+        self.ticket.ticket
     }
 }
 
 /// One connection as a publisher: who it is, and what it matched last.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    /// The session.
-    pub handle: Arc<SessionHandle>,
+    /// Where its answers go.
+    pub mailbox: Arc<Mailbox>,
+    /// XXH3-64 of its client identifier.
+    pub hash: u64,
     /// Recipients of the topics it publishes to.
     pub cache: FanoutCache,
     /// What happened since the last wake-up.
     pub tally: Tally,
     /// Whether a recipient is close to its limit.
     pub crowded: bool,
+}
+
+/// A connection with its place in this proxy and in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    /// Here.
+    pub handle: Arc<SessionHandle>,
+    /// In the store.
+    pub attachment: Arc<Attachment>,
 }
 
 /// The answer to a SUBSCRIBE, and what must happen before and after it is given.
@@ -141,12 +132,14 @@ pub(crate) struct RetainedRequest {
 pub(crate) struct Broker {
     /// Local subscriptions.
     pub subscriptions: Subscriptions,
-    /// Sessions by client identifier.
+    /// Connections by client identifier.
     pub sessions: Sessions,
-    /// Retained messages.
-    pub retained: RetainedStore,
-    /// The way to the intermediates; `None` in a proxy that stands alone.
-    pub uplink: Option<Uplink<PublishTicket>>,
+    /// Sessions, groups, retained messages and wills.
+    pub store: Arc<Store>,
+    /// The way to the intermediates.
+    pub uplink: Uplink<PublishTicket>,
+    /// Messages that may come by several ways.
+    pub once: OnceKeys,
     /// One permit for each message of a client that is gone that waits for room in the uplink.
     pub leftovers: Arc<Semaphore>,
     /// Counters.
@@ -157,19 +150,20 @@ pub(crate) struct Broker {
 }
 
 impl Broker {
-    /// A broker without sessions.
+    /// A broker without connections.
     #[must_use]
     pub(crate) fn new(
         profile: ServerProfile,
         limits: BrokerLimits,
-        uplink: Option<Uplink<PublishTicket>>,
+        (uplink, store): (Uplink<PublishTicket>, Arc<Store>),
         metrics: Metrics,
     ) -> Self {
         Self {
             subscriptions: Subscriptions::default(),
-            sessions: Sessions::new(limits.mailbox, limits.sessions),
-            retained: RetainedStore::new(limits.retained),
+            sessions: Sessions::new(limits.mailbox),
+            store,
             uplink,
+            once: OnceKeys::default(),
             leftovers: Arc::new(Semaphore::new(LEFTOVERS)),
             metrics,
             profile: Arc::new(profile),
@@ -177,88 +171,77 @@ impl Broker {
         }
     }
 
-    /// Limits of the queue of a session that outlives its connections.
-    pub(crate) fn inbox_limits(&self) -> QueueLimits {
-        self.limits.inbox
+    /// How long a CONNECT waits for the store.
+    pub(crate) fn attach_timeout(&self) -> Duration {
+        self.limits.attach_timeout
     }
 
-    /// Takes a message from a client: retains it, hands it to local recipients, and to the uplink.
+    /// Asks the store for the session of a connection.
+    pub(crate) fn attach(
+        &self,
+        handle: Arc<SessionHandle>,
+        call: AttachCall,
+    ) -> (Client, AttachAnswer) {
+        let (attachment, answer) = self.store.attach(call, &handle.mailbox);
+        (Client { handle, attachment }, answer)
+    }
+
+    /// Takes a message from a client: hands it to local recipients and to the uplink.
     pub(crate) fn publish(
         &self,
         publisher: &mut Publisher,
-        message: Message,
-        ticket: Ticket,
+        publication: Publication,
         now: Instant,
     ) -> Published {
-        let Publisher { handle, cache, tally, crowded } = publisher;
+        let Publication { message, once, ticket } = publication;
+        let Publisher { mailbox, hash, cache, tally, crowded } = publisher;
         tally.received(message.qos);
-        let taken = Taken::new(message, now);
-        taken.retain(&self.retained, tally);
-        let fanout = cache.recipients(&self.subscriptions, &taken.message.topic);
-        let handed = fanout.deliver(&taken.message, taken.expires_at, tally);
-        *crowded |= handed.crowded;
-        match &self.uplink {
-            None => Published::Done(ticket, verdict(handed)),
-            Some(uplink) if taken.message.qos == QoS::AtMostOnce => {
-                relay_once(uplink, &taken);
-                Published::Done(ticket, ReasonCode::Success)
-            }
-            Some(_) => {
-                let mailbox = Arc::clone(&handle.mailbox);
-                let ticket = PublishTicket::Client { mailbox, ticket };
-                match self.relay(Stalled { taken, ticket }) {
-                    Ok(()) => Published::Pending,
-                    Err(stalled) => Published::Stalled(stalled),
-                }
-            }
+        let expires_at = expiry(&message, now);
+        let message = Arc::new(message);
+        if once.is_none_or(|key| self.once.is_first(key, now)) {
+            let fanout = cache.recipients(&self.subscriptions, &message.topic);
+            *crowded |= fanout.deliver(&message, expires_at, tally);
+        }
+        let provenance = Provenance { publisher: *hash, once };
+        if message.qos == QoS::AtMostOnce {
+            // It takes no ticket: the uplink may drop it, and counts that.
+            drop(self.uplink.publish(&message, expires_at, provenance, None));
+            return Published::Done(ticket, ReasonCode::Success);
+        }
+        let ticket = PublishTicket { mailbox: Arc::clone(mailbox), ticket };
+        match self.relay(Stalled { message, expires_at, provenance, ticket }) {
+            Ok(()) => Published::Pending,
+            Err(stalled) => Published::Stalled(stalled),
         }
     }
 
     /// Offers a message to the uplink, the first time or again. It comes back when there is no room.
     pub(crate) fn relay(&self, stalled: Stalled) -> Result<(), Stalled> {
-        let Some(uplink) = &self.uplink else {
-            return Ok(());
-        };
-        let Stalled { taken, ticket } = stalled;
-        if taken.message.qos == QoS::AtMostOnce {
-            relay_once(uplink, &taken);
-            return Ok(());
-        }
-        match uplink.publish(&taken.message, taken.expires_at, Provenance::default(), Some(ticket)) {
-            Err(WindowFull { ticket: Some(ticket) }) => Err(Stalled { taken, ticket }),
+        let Stalled { message, expires_at, provenance, ticket } = stalled;
+        match self.uplink.publish(&message, expires_at, provenance, Some(ticket)) {
+            Err(WindowFull { ticket: Some(ticket) }) => {
+                Err(Stalled { message, expires_at, provenance, ticket })
+            }
             Ok(()) | Err(WindowFull { ticket: None }) => Ok(()),
         }
     }
 
-    /// Publishes the will of a client that is gone; `of` is its session, which may be subscribed
-    /// with No Local. What comes back waits for room.
-    pub(crate) fn publish_will(&self, message: Message, of: SessionKey) -> Result<(), Stalled> {
-        let taken = Taken::new(message, Instant::now());
-        let mut tally = Tally::default();
-        taken.retain(&self.retained, &mut tally);
-        let mut cache = FanoutCache::new(Some(of), 0);
-        let fanout = cache.recipients(&self.subscriptions, &taken.message.topic);
-        fanout.deliver(&taken.message, taken.expires_at, &mut tally);
-        tally.flush(&self.metrics);
-        self.relay(Stalled { taken, ticket: PublishTicket::Will })
-    }
-
-    /// Takes a message from the cluster to local recipients.
+    /// Takes a message from the cluster to local recipients; `true` when one of these is getting full.
     pub(crate) fn deliver(
         &self,
-        message: &Arc<Message>,
+        (message, once): (&Arc<Message>, Option<u128>),
         now: Instant,
         cache: &mut FanoutCache,
         tally: &mut Tally,
-    ) -> Handed {
-        let expires_at = expiry(message, now);
-        let taken = Taken { message: Arc::clone(message), expires_at };
-        taken.retain(&self.retained, tally);
+    ) -> bool {
+        if once.is_some_and(|key| !self.once.is_first(key, now)) {
+            return false;
+        }
         let fanout = cache.recipients(&self.subscriptions, &message.topic);
-        fanout.deliver(message, expires_at, tally)
+        fanout.deliver(message, expiry(message, now), tally)
     }
 
-    /// Adds subscriptions to a session, one answer for each.
+    /// Adds subscriptions to a clean session, one answer for each.
     pub(crate) fn subscribe(
         &self,
         handle: &SessionHandle,
@@ -291,13 +274,13 @@ impl Broker {
             }
             held.insert(filter.clone(), subscription.clone()).map(|old| old.options.qos)
         };
+        // [MQTT-3.8.4-4] [MQTT-3.3.1-9..11]
         let wanted = match options.retain_handling {
             mqtt_codec::RetainHandling::Send => true,
             mqtt_codec::RetainHandling::SendIfNew => before.is_none(),
             mqtt_codec::RetainHandling::DoNotSend => false,
         };
-        // [MQTT-3.8.4-4] [MQTT-3.3.1-9..11]; shared subscriptions get none when they are made.
-        if wanted && filter.share_name().is_none() {
+        if wanted && self.profile.retain_available {
             let request = RetainedRequest {
                 filter: filter.clone(),
                 qos: options.qos,
@@ -311,7 +294,7 @@ impl Broker {
         granted(options.qos)
     }
 
-    /// Takes subscriptions away from a session, one answer for each.
+    /// Takes subscriptions away from a clean session, one answer for each.
     pub(crate) fn unsubscribe(
         &self,
         handle: &SessionHandle,
@@ -337,50 +320,27 @@ impl Broker {
         before: Option<QoS>,
         after: Option<QoS>,
     ) -> Option<RouteSeq> {
-        let uplink = self.uplink.as_ref()?;
-        let announce = |route| uplink.announce(route);
+        let announce = |route| self.uplink.announce(route);
         self.subscriptions.count_route(filter, before, after, announce)
     }
 
-    /// The connection of a session ended: ends the session too, or parks it; deals with the will.
-    pub(crate) fn close(
-        self: &Arc<Self>,
-        handle: Arc<SessionHandle>,
-        ended: Ended,
-        unread: Drained,
-    ) {
-        if ended.session_expiry_secs == 0 {
-            let lost = unread.deliveries.iter().filter(|unread| unread.qos != QoS::AtMostOnce);
-            self.metrics.count_dropped(DropReason::SessionEnded, lost.count());
-            self.sessions.remove(&handle);
-            self.end_session(EndedSession { handle, will: ended.will.map(|will| will.message) });
-            return;
-        }
-        let dropped = handle.mailbox.park(self.limits.inbox, unread.deliveries);
-        self.metrics.count_dropped(DropReason::ClientAway, dropped);
-        let (now_due, later) = match ended.will {
-            Some(will) if will.delay_secs == 0 => (Some(will.message), None),
-            Some(will) => (None, Some(will)),
-            None => (None, None),
+    /// A connection ended, as `ended` says: counts what was not sent, and ends its session here.
+    pub(crate) fn close(&self, client: &Client, ended: &Ended, unread: &Drained) {
+        let lost = unread.deliveries.iter().filter(|delivery| is_lost(delivery));
+        self.metrics.count_dropped(DropReason::SessionEnded, lost.count());
+        let farewell = if ended.reason.is_clean() {
+            SessionFarewell::Clean
+        } else if ended.reason == CloseReason::Server(ReasonCode::ServerShuttingDown) {
+            SessionFarewell::ProxyStops
+        } else {
+            SessionFarewell::Abnormal
         };
-        let will_delay = later.as_ref().map(|will| will.delay_secs);
-        let timer = will::session_timer(self, &handle, will_delay, ended.session_expiry_secs);
-        let will = later.map(|will| will.message);
-        let key = handle.key;
-        self.sessions.park(ParkedSession {
-            handle,
-            session: Session::Resumed(Resumed::default()),
-            will,
-            _timer: timer,
-        });
-        if let Some(message) = now_due {
-            will::publish(self, message, key);
-        }
+        self.end(client, farewell, ended.session_expiry_secs);
     }
 
-    /// A session is over: its subscriptions and its queue go, and its will is published.
-    pub(crate) fn end_session(self: &Arc<Self>, ended: EndedSession) {
-        let EndedSession { handle, will } = ended;
+    /// Ends a connection here, tells the store, and gives the client identifier back.
+    pub(crate) fn end(&self, client: &Client, farewell: SessionFarewell, expiry_secs: u32) {
+        let Client { handle, attachment } = client;
         let lost = handle.mailbox.close();
         self.metrics.count_dropped(DropReason::SessionEnded, lost);
         let held = std::mem::take(&mut *handle.subscriptions.lock());
@@ -388,24 +348,15 @@ impl Broker {
             self.subscriptions.remove(&filter, handle.key);
             self.count_route(&filter, Some(subscription.options.qos), None);
         }
-        if let Some(message) = will {
-            will::publish(self, message, handle.key);
-        }
+        // The store hears of this end before it hears of the next connection of this client.
+        self.store.close(attachment, farewell, expiry_secs);
+        self.sessions.remove(handle);
     }
-}
-
-/// QoS 0 takes no ticket: the uplink may drop it, and counts that.
-fn relay_once(uplink: &Uplink<PublishTicket>, taken: &Taken) {
-    drop(uplink.publish(&taken.message, taken.expires_at, Provenance::default(), None));
 }
 
 fn expiry(message: &Message, now: Instant) -> Option<Instant> {
     let secs = message.expiry_secs?;
-    now.checked_add(std::time::Duration::from_secs(u64::from(secs)))
-}
-
-fn verdict(handed: Handed) -> ReasonCode {
-    if handed.matched { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers }
+    now.checked_add(Duration::from_secs(u64::from(secs)))
 }
 
 fn granted(qos: QoS) -> ReasonCode {

@@ -1,9 +1,15 @@
-//! One client's task: it moves bytes, packets and messages between the socket, the [`Connection`]
-//! and the [`Broker`], and decides nothing of the protocol.
+//! One client's task: it moves bytes, packets and messages between the socket, the [`Connection`], the [`Broker`]
+//! and the store, and decides nothing of the protocol.
 //!
 //! One wake-up serves as much as is there: it reads once, decodes everything read, drains the mailbox, and writes
 //! the answers together. What bounds it: no reading while the output is long, while the uplink has no room
-//! for this client's message, or while too many of its messages wait for their answer.
+//! for this client's message, while the way to the store is full, or while too many of its requests wait for their
+//! answer.
+
+mod kept;
+mod requests;
+mod retained;
+mod stored;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,17 +19,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use mqtt_codec::{Decoder, ReasonCode, TopicFilter};
-use mqtt_session::{Connection, DeliveryOutcome, Event, ProtocolError, Ticket};
+use mqtt_codec::{Decoder, PacketId, ReasonCode};
+use mqtt_session::{Connection, DeliveryOutcome, Event, ProtocolError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
-use crate::broker::{Broker, Published, Publisher, Stalled, Subscribed};
+use self::kept::Kept;
+use self::requests::{Request, RequestKind, Requests, Wait};
+use self::retained::Scans;
+use crate::broker::{Broker, Client, Publication, Published, Publisher, Stalled};
+use crate::leftovers;
 use crate::mailbox::Drained;
 use crate::metrics::DropReason;
-use crate::retained_scan::RetainedScan;
 use crate::session_guard::SessionGuard;
-use crate::will;
 use crate::wire::{Input, Output};
 
 /// No message is taken from the mailbox while more than this waits to be written, in bytes.
@@ -32,14 +40,11 @@ const OUTPUT_ENOUGH: usize = 64 * 1024;
 /// Nothing is read while more than this waits to be written, in bytes.
 const OUTPUT_MUCH: usize = 1024 * 1024;
 
-/// SUBSCRIBE packets that may wait for the intermediates; then nothing is read.
-const SUBSCRIBING: usize = 16;
+/// SUBSCRIBE and UNSUBSCRIBE packets that may wait for their answers; then nothing is read.
+const REQUESTS: usize = 16;
 
 /// Subscriptions that may wait for their retained messages; then nothing is read.
 const SCANS: usize = 1024;
-
-/// Retained messages read at once.
-const RETAINED_PAGE: usize = 64;
 
 /// How long a closed connection may take to send what it still has to say.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -53,6 +58,15 @@ enum SocketEnd {
     Lost,
 }
 
+/// Who keeps the session of a connection.
+#[derive(Debug)]
+pub(crate) enum Keeping {
+    /// This proxy, which forgets it when the connection ends.
+    Clean,
+    /// The store. QoS 2 messages of the client that are not released have these keys.
+    Kept(Vec<(PacketId, u128)>),
+}
+
 /// One connection being served.
 pub(crate) struct ClientTask<S> {
     stream: S,
@@ -61,18 +75,24 @@ pub(crate) struct ClientTask<S> {
     output: Output,
     connection: Connection,
     broker: Arc<Broker>,
+    client: Client,
     publisher: Publisher,
     drained: Drained,
-    stalled: Option<StalledPublish>,
-    subscribing: VecDeque<Subscribing>,
-    scans: VecDeque<RetainedScan>,
+    stalled: Option<Box<StalledPublish>>,
+    /// `None` for a clean session.
+    kept: Option<Box<Kept>>,
+    requests: Requests,
+    /// `None` while no retained messages are owed, as nearly always.
+    scans: Option<Box<Scans>>,
+    /// Something was told or asked at the store in this turn.
+    told_store: bool,
+    /// Until the way to the store has room.
+    congested: Option<Wait>,
     timer: Pin<Box<Sleep>>,
     /// Whether the client was not listened to since the keep-alive was last looked at.
     deaf: bool,
     guard: SessionGuard,
 }
-
-type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A publish that waits for room in the uplink.
 struct StalledPublish {
@@ -80,27 +100,21 @@ struct StalledPublish {
     room: Wait,
 }
 
-/// A SUBSCRIBE whose routes are not applied everywhere yet.
-struct Subscribing {
-    ticket: Ticket,
-    subscribed: Subscribed,
-    applied: Wait,
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     /// Serves `connection` over `stream`. `input` holds what came after the CONNECT.
     pub(crate) fn new(
         stream: S,
         (decoder, input): (Decoder, Input),
-        connection: Connection,
-        guard: SessionGuard,
+        (connection, keeping): (Connection, Keeping),
+        (client, guard): (Client, SessionGuard),
         publisher: Publisher,
     ) -> Self {
         let broker = Arc::clone(guard.broker());
-        if connection.session_expiry_secs() > 0 {
-            publisher.handle.mailbox.limit(broker.inbox_limits());
-        }
         let timer = Box::pin(tokio::time::sleep_until(deadline(&connection).into()));
+        let kept = match keeping {
+            Keeping::Clean => None,
+            Keeping::Kept(incoming) => Some(Box::new(Kept::new(incoming))),
+        };
         Self {
             stream,
             decoder,
@@ -108,11 +122,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             output: Output::default(),
             connection,
             broker,
+            client,
             publisher,
             drained: Drained::default(),
             stalled: None,
-            subscribing: VecDeque::new(),
-            scans: VecDeque::new(),
+            kept,
+            requests: Requests::default(),
+            scans: None,
+            told_store: false,
+            congested: None,
             timer,
             deaf: false,
             guard,
@@ -136,7 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         let encoded = self.encode();
         let (mut stream, mut output) = self.finish();
         if end == SocketEnd::Closed && encoded.is_ok() {
-            // The session is over or parked already: nobody waits for a client that does not read.
+            // The session has ended here already: nobody waits for a client that does not read.
             let farewell = poll_fn(|context| poll_farewell(context, &mut stream, &mut output));
             drop(tokio::time::timeout(LAST_WORDS, farewell).await);
         }
@@ -148,27 +166,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         self.publisher.tally.flush(&self.broker.metrics);
         // Local recipients have it already, so the cluster should get it too. If it cannot, the client is told
         // nothing, and may send it again.
-        let late =
-            self.stalled.take().and_then(|late| will::relay(&self.broker, late.stalled).err());
-        if let Some(ticket) = late.and_then(Stalled::into_ticket) {
+        let late = self.stalled.take();
+        let late = late.and_then(|late| leftovers::relay(&self.broker, late.stalled).err());
+        if let Some(ticket) = late.map(Stalled::into_ticket) {
+            self.broker.metrics.count_dropped(DropReason::UplinkFull, 1);
             self.connection.complete(ticket, ReasonCode::QuotaExceeded);
         }
+        self.confirm();
         let ended = self.connection.end();
         tracing::debug!(reason = ?ended.reason, "connection closed");
         self.broker.metrics.count_closed(&ended.reason);
-        self.broker.close(self.publisher.handle, ended, self.drained);
+        self.broker.close(&self.client, &ended, &self.drained);
         (self.stream, self.output)
     }
 
     /// Does everything that can be done now. Pending when there was nothing.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = Instant::now();
-        let mut progress = self.poll_waits(context);
-        progress |= self.poll_mailbox(context);
+        let mut progress = self.poll_waits(context, now);
+        progress |= self.poll_mailbox(context, now);
         progress |= self.poll_input(context, now)?;
         progress |= self.poll_timer(context, now);
-        let scanned = self.send_retained(now);
+        self.read_retained();
         self.hand_over(now);
+        self.confirm();
+        progress |= self.heed_congestion();
         self.encode()?;
         progress |= self.poll_output(context)?;
         self.publisher.tally.flush(&self.broker.metrics);
@@ -176,24 +198,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         if self.connection.closed().is_some() {
             return Poll::Ready(Ok(()));
         }
-        if crowded || scanned {
-            // A recipient's queue fills up, or a search for retained messages may go on for long: let other
-            // tasks run before this one goes on.
+        if crowded {
+            // A recipient's queue fills up: let other tasks run before this one goes on.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
         if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
-    fn poll_waits(&mut self, context: &mut Context<'_>) -> bool {
-        let mut progress = false;
-        while let Some(first) = self.subscribing.front_mut() {
-            if first.applied.as_mut().poll(context).is_pending() {
-                break;
-            }
-            if let Some(Subscribing { ticket, subscribed, .. }) = self.subscribing.pop_front() {
-                self.finish_subscribe(ticket, subscribed);
-            }
+    fn poll_waits(&mut self, context: &mut Context<'_>, now: Instant) -> bool {
+        let mut progress = self.poll_requests(context);
+        if let Some(congested) = &mut self.congested
+            && congested.as_mut().poll(context).is_ready()
+        {
+            self.congested = None;
             progress = true;
         }
         let Some(waiting) = &mut self.stalled else {
@@ -202,22 +220,48 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         if waiting.room.as_mut().poll(context).is_pending() {
             return progress;
         }
-        if let Some(StalledPublish { stalled, .. }) = self.stalled.take() {
-            self.stalled =
-                self.broker.relay(stalled).err().map(|stalled| self.wait_for_room(stalled));
+        if let Some(waiting) = self.stalled.take() {
+            let again = self.broker.relay(waiting.stalled).err();
+            self.stalled = again.map(|stalled| self.wait_for_room(stalled));
         }
+        self.publish_due(now);
         true
     }
 
-    fn poll_mailbox(&mut self, context: &Context<'_>) -> bool {
+    fn poll_requests(&mut self, context: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        while let Some(Request { ticket, kind, reasons, .. }) = self.requests.poll(context) {
+            match kind {
+                RequestKind::Subscribe(retained) => {
+                    self.connection.complete_subscribe(ticket, reasons);
+                    self.owe_retained(retained);
+                }
+                RequestKind::Unsubscribe => self.connection.complete_unsubscribe(ticket, reasons),
+            }
+            progress = true;
+        }
+        progress
+    }
+
+    fn poll_mailbox(&mut self, context: &Context<'_>, now: Instant) -> bool {
         let room = OUTPUT_ENOUGH.saturating_sub(self.output.len());
-        let busy = !self.drained.deliveries.is_empty();
-        let quota = if busy { 0 } else { room };
+        let before = self.drained.deliveries.len();
+        let quota = if before > 0 { 0 } else { room };
         let window = self.connection.window();
-        let mailbox = &self.publisher.handle.mailbox;
+        let mailbox = &self.publisher.mailbox;
         let ready = mailbox.poll_drain(context, window, quota, &mut self.drained).is_ready();
+        if let Some(scans) = &mut self.scans {
+            scans.note_live(self.drained.deliveries.iter().skip(before));
+        }
         for (ticket, reason) in self.drained.completions.drain(..) {
             self.connection.complete(ticket, reason);
+        }
+        if !self.drained.news.is_empty() {
+            self.handle_news(now);
+        }
+        if ready {
+            // An answer can lead to the next question.
+            self.handle_events(now);
         }
         if let Some(order) = self.drained.order.take() {
             self.connection.close(order.0);
@@ -249,10 +293,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     /// Whether the next packet may be taken from the client.
     fn may_read(&self) -> bool {
         self.stalled.is_none()
+            && self.congested.is_none()
             && self.connection.closed().is_none()
             && self.connection.accepts_input()
-            && self.subscribing.len() < SUBSCRIBING
-            && self.scans.len() < SCANS
+            && self.requests.len() < REQUESTS
+            && self.scans.as_ref().is_none_or(|scans| scans.len() < SCANS)
             && self.output.len() < OUTPUT_MUCH
     }
 
@@ -276,96 +321,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     fn handle_events(&mut self, now: Instant) {
         while let Some(event) = self.connection.poll_event() {
             match event {
+                Event::Publish { message, once, ticket } if self.kept.is_some() => {
+                    self.publish_kept(message, once, ticket, now);
+                }
                 Event::Publish { message, ticket, .. } => {
-                    let published = self.broker.publish(&mut self.publisher, message, ticket, now);
-                    self.after_publish(published);
+                    self.publish(Publication { message, once: None, ticket }, now);
                 }
+                Event::Release { packet_id, ticket } => self.release(packet_id, ticket),
                 Event::Subscribe { subscription_id, filters, ticket, .. } => {
-                    let handle = &self.publisher.handle;
-                    let subscribed = self.broker.subscribe(handle, filters, subscription_id);
-                    self.after_subscribe(ticket, subscribed);
+                    self.subscribe(filters, subscription_id, ticket);
                 }
-                Event::Release { ticket, .. } => {
-                    self.connection.complete(ticket, ReasonCode::Success);
-                }
-                Event::Unsubscribe { filters, ticket } => {
-                    let reasons = self.broker.unsubscribe(&self.publisher.handle, &filters);
-                    self.forget_retained(&filters);
-                    self.connection.complete_unsubscribe(ticket, reasons);
-                }
+                Event::Unsubscribe { filters, ticket } => self.unsubscribe(filters, ticket),
             }
         }
     }
 
-    fn after_publish(&mut self, published: Published) {
-        match published {
+    fn publish(&mut self, publication: Publication, now: Instant) {
+        match self.broker.publish(&mut self.publisher, publication, now) {
             Published::Done(ticket, reason) => self.connection.complete(ticket, reason),
             Published::Pending => {}
             Published::Stalled(stalled) => self.stalled = Some(self.wait_for_room(stalled)),
         }
     }
 
-    fn wait_for_room(&self, stalled: Stalled) -> StalledPublish {
+    fn wait_for_room(&self, stalled: Stalled) -> Box<StalledPublish> {
         let uplink = self.broker.uplink.clone();
-        let room = Box::pin(async move {
-            if let Some(uplink) = uplink {
-                uplink.window_open().await;
-            }
-        });
-        StalledPublish { stalled, room }
-    }
-
-    fn after_subscribe(&mut self, ticket: Ticket, subscribed: Subscribed) {
-        match (&self.broker.uplink, subscribed.route) {
-            (Some(uplink), Some(route)) if !uplink.is_applied(route) => {
-                let uplink = uplink.clone();
-                let applied = Box::pin(async move { uplink.applied(route).await });
-                self.subscribing.push_back(Subscribing { ticket, subscribed, applied });
-            }
-            (_, _) => self.finish_subscribe(ticket, subscribed),
-        }
-    }
-
-    fn finish_subscribe(&mut self, ticket: Ticket, subscribed: Subscribed) {
-        self.connection.complete_subscribe(ticket, subscribed.reasons);
-        for request in subscribed.retained {
-            if self.scans.len() >= SCANS {
-                // One reading for the same filter asked for again and again: no client can make this list longer than
-                // its subscriptions.
-                self.scans.retain(|scan| scan.has_begun() || !scan.is_for(&request.filter));
-            }
-            self.scans.push_back(RetainedScan::new(request));
-        }
-    }
-
-    /// No retained message is sent for a subscription that has ended `[MQTT-3.10.4-2]`.
-    fn forget_retained(&mut self, filters: &[TopicFilter]) {
-        for filter in filters {
-            self.scans.retain(|scan| !scan.is_for(filter));
-            for waiting in &mut self.subscribing {
-                waiting.subscribed.retained.retain(|request| request.filter != *filter);
-            }
-        }
-    }
-
-    /// Reads a page of retained messages, if the client's window and the output allow one.
-    fn send_retained(&mut self, now: Instant) -> bool {
-        let window = self.connection.window().min(RETAINED_PAGE);
-        // What was published before a page is read goes out before it: a page never shows less than that.
-        let blocked = self.scans.is_empty()
-            || !self.drained.deliveries.is_empty()
-            || !self.publisher.handle.mailbox.is_empty()
-            || self.output.len() >= OUTPUT_ENOUGH;
-        if blocked || window == 0 {
-            return false;
-        }
-        let Some(scan) = self.scans.front_mut() else {
-            return false;
-        };
-        if !scan.read(&self.broker.retained, window, now, &mut self.drained.deliveries) {
-            self.scans.pop_front();
-        }
-        true
+        let room = Box::pin(async move { uplink.window_open().await });
+        Box::new(StalledPublish { stalled, room })
     }
 
     fn hand_over(&mut self, now: Instant) {

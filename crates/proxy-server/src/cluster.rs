@@ -23,8 +23,9 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
         match event {
             UplinkEvent::Deliver(deliveries) => {
                 let now = Instant::now();
-                for message in deliveries.messages() {
-                    if broker.deliver(message, now, &mut cache, &mut tally).crowded {
+                for incoming in deliveries.routed() {
+                    let message = (&incoming.message, incoming.provenance.once);
+                    if broker.deliver(message, now, &mut cache, &mut tally) {
                         // A recipient's queue fills up: let its task run before it overflows.
                         tokio::task::yield_now().await;
                     }
@@ -35,8 +36,9 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
             }
             UplinkEvent::Completed(tickets) => complete(tickets, ReasonCode::Success),
             UplinkEvent::Refused(refused) => {
-                for (ticket, reason) in refused {
-                    complete(vec![ticket], reason);
+                for (PublishTicket { mailbox, ticket }, reason) in refused {
+                    broker.metrics.refused_publishes.inc();
+                    mailbox.complete(std::iter::once(ticket), reason);
                 }
             }
             UplinkEvent::Fenced { new, dropped } => {
@@ -44,7 +46,6 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
                     incarnation = new.0,
                     "taken for dead by the cluster: closing all clients"
                 );
-                // A QoS 2 message without an answer would hold its persistent session up for ever.
                 complete(dropped, ReasonCode::UnspecifiedError);
                 broker.sessions.order_all(EndOrder(ReasonCode::ServerShuttingDown));
             }
@@ -56,10 +57,7 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
 fn complete(tickets: Vec<PublishTicket>, reason: ReasonCode) {
     let mut run = Vec::new();
     let mut of: Option<Arc<Mailbox>> = None;
-    for ticket in tickets {
-        let PublishTicket::Client { mailbox, ticket } = ticket else {
-            continue;
-        };
+    for PublishTicket { mailbox, ticket } in tickets {
         let same = of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &mailbox));
         if !same && let Some(of) = of.replace(mailbox) {
             of.complete(run.drain(..), reason);

@@ -19,11 +19,18 @@ pub(crate) struct BrokerCollector(pub Arc<Broker>);
 impl Collector for BrokerCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let broker = &self.0;
-        gauge(&mut encoder, "mqtt_sessions", "Sessions, connected or not", broker.sessions.len())?;
+        let help = "Clients with a session";
+        gauge(&mut encoder, "mqtt_sessions", help, broker.sessions.len())?;
         let filters = broker.subscriptions.filters();
         gauge(&mut encoder, "mqtt_filters", "Distinct topic filters subscribed to", filters)?;
-        gauge(&mut encoder, "mqtt_retained", "Retained messages", broker.retained.len())?;
-        broker.uplink.as_ref().map_or(Ok(()), |uplink| encode_uplink(&mut encoder, uplink))
+        let store = &broker.store;
+        let help = "Whether the store is there";
+        gauge(&mut encoder, "store_present", help, usize::from(store.is_present()))?;
+        let help = "Connections that have a session in the store, or have asked for one";
+        gauge(&mut encoder, "store_attached", help, store.attachments())?;
+        let help = "Requests that the store has not answered";
+        gauge(&mut encoder, "store_pending_requests", help, store.pending())?;
+        encode_uplink(&mut encoder, &broker.uplink)
     }
 }
 

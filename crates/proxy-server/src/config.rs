@@ -12,7 +12,6 @@ use serde::Deserialize;
 
 use crate::broker::BrokerLimits;
 use crate::mailbox::{QueueLimits, WhenFull};
-use crate::retained::RetainedLimits;
 
 /// Every option, in the order of the reference.
 pub static PROGRAM: Program = Program {
@@ -20,7 +19,9 @@ pub static PROGRAM: Program = Program {
     about: "An MQTT node of a Causeway cluster: clients connect to it, it connects to the intermediates",
     env_prefix: "CAUSEWAY",
     options: OPTIONS,
-    after_help: "Examples:\n  proxy-server\n      A broker on its own, on 127.0.0.1:1883\n  \
+    after_help: "Examples:\n  \
+        proxy-server\n      \
+        For clients at 127.0.0.1:1883, with an intermediate on the same machine\n  \
         proxy-server --mqtt-listen 0.0.0.0:1883 --cluster-intermediates relay.example:7420\n      \
         A node of a cluster\n  \
         proxy-server --config proxy.toml --check-config\n      Says whether a configuration is right\n\n\
@@ -172,13 +173,6 @@ const OPTIONS: &[Opt] = &[
         OptKind::Integer,
     ),
     Opt::new(
-        "limits.sessions",
-        "100000",
-        "sessions",
-        "Most sessions, with and without a connection; then new ones are refused with 0x97",
-        OptKind::Integer,
-    ),
-    Opt::new(
         "limits.subscriptions_per_client",
         "1000",
         "subscriptions",
@@ -193,18 +187,11 @@ const OPTIONS: &[Opt] = &[
         OptKind::Integer,
     ),
     Opt::new(
-        "limits.retained_messages",
-        "1000000",
-        "messages",
-        "Most retained messages",
-        OptKind::Integer,
-    ),
-    Opt::new(
-        "limits.retained_bytes",
-        "\"256MiB\"",
+        "session.attach_timeout",
+        "\"10s\"",
         "",
-        "Most memory for retained messages",
-        OptKind::Size,
+        "Time a CONNECT waits for the store, if it has a will or a session that stays; then it is refused with 0x88",
+        OptKind::Duration,
     ),
     Opt::new(
         "mailbox.messages",
@@ -228,31 +215,10 @@ const OPTIONS: &[Opt] = &[
         OptKind::Text,
     ),
     Opt::new(
-        "inbox.messages",
-        "100000",
-        "messages",
-        "Most messages waiting for a persistent session",
-        OptKind::Integer,
-    ),
-    Opt::new(
-        "inbox.bytes",
-        "\"256MiB\"",
-        "",
-        "Most bytes waiting for a persistent session",
-        OptKind::Size,
-    ),
-    Opt::new(
-        "inbox.when_full",
-        "\"drop-newest\"",
-        "",
-        "What a QoS 1 or 2 message does that finds it full: drop-newest or drop-oldest. Every drop is counted",
-        OptKind::Text,
-    ),
-    Opt::new(
         "cluster.intermediates",
-        "[]",
+        "[\"127.0.0.1:7420\"]",
         "",
-        "Intermediates as host:port; a name may stand for several addresses. None: this proxy stands alone",
+        "Intermediates as host:port, at least one; a name may stand for several addresses",
         OptKind::List,
     ),
     Opt::new(
@@ -306,10 +272,10 @@ pub struct Config {
     pub mqtt: MqttConfig,
     /// What clients may use up.
     pub limits: LimitsConfig,
-    /// Queue of a connected client.
+    /// How sessions are got from the store.
+    pub session: SessionConfig,
+    /// Queue of a client.
     pub mailbox: QueueConfig,
-    /// Queue of a persistent session.
-    pub inbox: QueueConfig,
     /// The way to the intermediates.
     pub cluster: ClusterConfig,
     /// The HTTP interface.
@@ -353,14 +319,19 @@ pub struct MqttConfig {
 pub struct LimitsConfig {
     pub connections: usize,
     pub connect_rate: u32,
-    pub sessions: usize,
     pub subscriptions_per_client: usize,
     pub topic_levels: u16,
-    pub retained_messages: usize,
-    pub retained_bytes: ByteSize,
 }
 
-/// Sections `mailbox` and `inbox`.
+/// Section `session`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(missing_docs, reason = "the table above says what each is")]
+pub struct SessionConfig {
+    pub attach_timeout: Period,
+}
+
+/// Section `mailbox`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "the table above says what each is")]
@@ -417,10 +388,8 @@ impl Validate for Config {
         nonzero("mqtt.receive_maximum", u64::from(mqtt.receive_maximum), "1 to 65535")?;
         nonzero("mqtt.inflight_maximum", u64::from(mqtt.inflight_maximum), "1 to 65535")?;
         nonzero("limits.connections", self.limits.connections as u64, "at least 1")?;
-        nonzero("limits.sessions", self.limits.sessions as u64, "at least 1")?;
         nonzero("limits.topic_levels", u64::from(self.limits.topic_levels), "1 to 65535")?;
         nonzero("mailbox.messages", self.mailbox.messages as u64, "at least 1")?;
-        nonzero("inbox.messages", self.inbox.messages as u64, "at least 1")?;
         nonzero("cluster.window_messages", self.cluster.window_messages as u64, "at least 1")?;
         if self.limits.connect_rate > MAXIMUM_RATE {
             let expected = "1 to 1000000, or 0";
@@ -445,12 +414,13 @@ impl Validate for Config {
             let lease = format!("{:?}", self.cluster.lease.duration());
             return Err(Refused::new("cluster.lease", lease, "at least 2s"));
         }
+        if self.cluster.intermediates.is_empty() {
+            let expected =
+                "at least one intermediate, as relay.example:7420: a proxy keeps nothing itself";
+            return Err(Refused::new("cluster.intermediates", "[]", expected));
+        }
         for address in &self.cluster.intermediates {
             check_address(address)?;
-        }
-        if self.inbox.when_full == FullPolicy::Disconnect {
-            let expected = "drop-newest or drop-oldest";
-            return Err(Refused::new("inbox.when_full", "\"disconnect\"", expected));
         }
         self.log.validate()
     }
@@ -517,13 +487,8 @@ impl Config {
     pub(crate) fn broker_limits(&self) -> BrokerLimits {
         BrokerLimits {
             mailbox: self.mailbox.limits(),
-            inbox: self.inbox.limits(),
-            retained: RetainedLimits {
-                messages: self.limits.retained_messages,
-                bytes: self.limits.retained_bytes.as_usize(),
-            },
-            sessions: self.limits.sessions,
             subscriptions_per_client: self.limits.subscriptions_per_client,
+            attach_timeout: self.session.attach_timeout.duration(),
         }
     }
 }
@@ -547,19 +512,20 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_without_an_intermediate_is_refused() {
+        let mut config = Config::default();
+        config.cluster.intermediates.clear();
+        let refused = config.validate().expect_err("it could keep nothing");
+        assert_eq!(refused.key, "cluster.intermediates");
+    }
+
+    #[test]
     fn a_rate_too_high_to_be_kept_is_refused_by_its_key() {
         let mut config = Config::default();
         config.limits.connect_rate = MAXIMUM_RATE;
         assert!(config.validate().is_ok());
         config.limits.connect_rate = u32::MAX;
         assert_eq!(config.validate().expect_err("too high").key, "limits.connect_rate");
-    }
-
-    #[test]
-    fn an_inbox_cannot_disconnect_a_client_that_is_away() {
-        let mut config = Config::default();
-        config.inbox.when_full = FullPolicy::Disconnect;
-        assert_eq!(config.validate().expect_err("nobody is there").key, "inbox.when_full");
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::time::Instant;
 use mqtt_codec::{Message, QoS, SubscriptionId, SubscriptionIds, TopicName};
 use mqtt_session::{Delivery, DeliverySource};
 
-use crate::group::Group;
 use crate::mailbox::{Mailbox, Pushed};
 use crate::metrics::{DropReason, Tally};
 use crate::subscriptions::{SessionKey, Subscriber, Subscription, Subscriptions};
@@ -19,7 +18,6 @@ use crate::subscriptions::{SessionKey, Subscriber, Subscription, Subscriptions};
 #[derive(Debug, Default)]
 pub(crate) struct Fanout {
     recipients: Vec<Recipient>,
-    groups: Vec<Arc<Group>>,
 }
 
 #[derive(Debug)]
@@ -34,15 +32,6 @@ struct Terms {
     qos: QoS,
     retain_as_published: bool,
     subscription_ids: SubscriptionIds,
-}
-
-/// What a delivery did that its publisher should know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Handed {
-    /// Whether there was any recipient.
-    pub matched: bool,
-    /// Whether a recipient's queue is getting full.
-    pub crowded: bool,
 }
 
 /// Memory for the recipients of one topic, in bytes, on the average of all that are remembered beside the newest.
@@ -71,23 +60,18 @@ impl Fanout {
     ) -> Self {
         let mut fanout = Self::default();
         let mut seen: HashMap<SessionKey, usize> = HashMap::new();
-        subscriptions.matches(topic, |session, subscriber| match subscriber {
-            Subscriber::Group(group) => fanout.groups.push(Arc::clone(group)),
-            Subscriber::Session { mailbox, subscription } => {
-                // [MQTT-3.8.3-3]: a message must not go back to a client that asked for No Local.
-                if subscription.options.no_local && session == publisher {
-                    return;
-                }
-                let recipients = &mut fanout.recipients;
-                let at = session.map_or(recipients.len(), |session| {
-                    *seen.entry(session).or_insert(recipients.len())
-                });
-                if at == recipients.len() {
-                    let mailbox = Arc::clone(mailbox);
-                    recipients.push(Recipient { mailbox, terms: Terms::default() });
-                }
-                recipients[at].terms.add(subscription);
+        subscriptions.matches(topic, |session, Subscriber { mailbox, subscription }| {
+            // [MQTT-3.8.3-3]: a message must not go back to a client that asked for No Local.
+            if subscription.options.no_local && Some(session) == publisher {
+                return;
             }
+            let recipients = &mut fanout.recipients;
+            let at = *seen.entry(session).or_insert(recipients.len());
+            if at == recipients.len() {
+                let mailbox = Arc::clone(mailbox);
+                recipients.push(Recipient { mailbox, terms: Terms::default() });
+            }
+            recipients[at].terms.add(subscription);
         });
         fanout
     }
@@ -98,39 +82,27 @@ impl Fanout {
             size_of::<Recipient>()
                 + recipient.terms.subscription_ids.len() * size_of::<SubscriptionId>()
         };
-        self.recipients.iter().map(recipient).sum::<usize>()
-            + self.groups.len() * size_of::<Arc<Group>>()
+        self.recipients.iter().map(recipient).sum()
     }
 
-    /// Puts `message` into the queue of every recipient.
+    /// Puts `message` into the queue of every recipient; `true` when one of these is getting full.
     pub(crate) fn deliver(
         &self,
         message: &Arc<Message>,
         expires_at: Option<Instant>,
         tally: &mut Tally,
-    ) -> Handed {
+    ) -> bool {
         let mut crowded = false;
         for Recipient { mailbox, terms } in &self.recipients {
             let pushed = mailbox.push(terms.delivery(message, expires_at));
             crowded |= count(pushed, tally);
         }
-        for group in &self.groups {
-            let pushed = group.deliver(|member| {
-                let mut terms = Terms::default();
-                terms.add(&member.subscription);
-                terms.delivery(message, expires_at)
-            });
-            match pushed {
-                Some(pushed) => crowded |= count(pushed, tally),
-                None => tally.dropped(DropReason::NoMember),
-            }
-        }
-        Handed { matched: !self.recipients.is_empty() || !self.groups.is_empty(), crowded }
+        crowded
     }
 }
 
 /// Counts what a push dropped; `true` when the pusher should let the reader run.
-fn count(pushed: Pushed, tally: &mut Tally) -> bool {
+pub(crate) fn count(pushed: Pushed, tally: &mut Tally) -> bool {
     match pushed {
         Pushed::Queued | Pushed::Closed => false,
         Pushed::Crowded => true,
@@ -140,10 +112,6 @@ fn count(pushed: Pushed, tally: &mut Tally) -> bool {
         }
         Pushed::Displaced(messages) => {
             (0..messages).for_each(|_| tally.dropped(DropReason::QueueFull));
-            false
-        }
-        Pushed::DroppedAway => {
-            tally.dropped(DropReason::ClientAway);
             false
         }
     }

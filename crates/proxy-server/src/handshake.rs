@@ -3,26 +3,35 @@
 //! Nothing is kept for a client before its CONNECT is whole and admitted but a socket and the bytes it sent,
 //! which are limited below what a client that is known may send. From the moment a session is opened, however
 //! this ends, the client identifier is given back.
+//!
+//! Every session is asked for at the store, which knows whose client identifier it is in the whole cluster. What needs
+//! it there waits for the answer: a session that stays, one that may have stayed, a will. Any other client is served
+//! although the store is away, and its session is registered there later.
 
+use std::future::poll_fn;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use mqtt_codec::{ClientId, ConnAck, Connect, DecodeError, Decoder, Packet, ReasonCode, Version};
-use mqtt_session::{Connection, IdOrigin, Opened, Refusal, Session, admit};
+use cluster_rpc::frame::{AttachCall, SessionFarewell, SessionRefusal};
+use mqtt_codec::{
+    ClientId, ConnAck, Connect, DecodeError, Decoder, Packet, ReasonCode, Version, Will,
+};
+use mqtt_session::{Connection, IdOrigin, Opened, Refusal, Resumed, Session, admit};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
+use xxhash_rust::xxh3::xxh3_64;
 
-use crate::broker::{Broker, Publisher};
-use crate::client_task::ClientTask;
+use crate::broker::{Broker, Client, Publisher};
+use crate::client_task::{ClientTask, Keeping};
 use crate::fanout::FanoutCache;
 use crate::metrics::Tally;
 use crate::session_guard::SessionGuard;
-use crate::sessions::{OpenError, OpenedSession, Start};
+use crate::store::{AttachAnswer, Attached, slot_of};
 use crate::wire::Input;
 
 /// Topics whose recipients a connection remembers beside the newest.
@@ -31,6 +40,9 @@ const REMEMBERED_TOPICS: usize = 16;
 /// Largest first packet, in bytes: 64 KiB each for user name, password, will topic and will payload, which
 /// is more than a client needs.
 const LARGEST_CONNECT: u32 = 256 * 1024;
+
+/// How long a client waits for the store that could be served without.
+const UNNEEDED: Duration = Duration::from_secs(1);
 
 /// How long a connection is waited for that has not sent its CONNECT.
 #[derive(Clone, Debug)]
@@ -116,46 +128,150 @@ struct Admitted<S> {
     id_origin: IdOrigin,
 }
 
+/// Why a client that was admitted gets no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum AttachError {
+    #[error("the store refuses it: {0:?}")]
+    Refused(SessionRefusal),
+    #[error("the store did not answer in time")]
+    TimedOut,
+    #[error("told to end: {0:?}")]
+    Ordered(ReasonCode),
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
     async fn serve(mut self, broker: Arc<Broker>) -> Result<(), HandshakeError> {
-        let start = if self.connect.clean_start { Start::Clean } else { Start::Resume };
-        let opened = match broker.sessions.open(&self.client_id, start).await {
-            Ok(opened) => opened,
+        let version = self.connect.version;
+        let handle = match broker.sessions.open(&self.client_id).await {
+            Ok(handle) => handle,
             Err(error) => {
                 tracing::debug!(%error, "no session");
-                let refusal = refusal_of(error, &broker);
-                return refuse(&mut self.stream, self.connect.version, refusal).await;
+                let refusal = Refusal::new(ReasonCode::ServerUnavailable);
+                return refuse(&mut self.stream, version, refusal).await;
             }
         };
-        self.into_task(opened, broker).run().await;
+        let call = self.attach_call(&broker, handle.key.0);
+        let waits = needs_store(&call);
+        let expiry_secs = call.expiry_secs;
+        let (client, answer) = broker.attach(handle, call);
+        let mut guard = SessionGuard::new(&broker, &client);
+        match attached(&broker, &client, answer, waits).await {
+            Ok(attached) => self.into_task((client, guard), attached, expiry_secs).run().await,
+            Err(error) => {
+                tracing::debug!(%error, "no session");
+                guard.disarm();
+                // The client is not let in, so that its will is not kept [MQTT-3.1.2-7].
+                broker.end(&client, SessionFarewell::Clean, expiry_secs);
+                let refusal = refusal_of(error, &broker);
+                return refuse(&mut self.stream, version, refusal).await;
+            }
+        }
         Ok(())
     }
 
-    fn into_task(self, opened: OpenedSession, broker: Arc<Broker>) -> ClientTask<S> {
-        let Self { stream, decoder, input, connect, client_id, id_origin } = self;
-        let guard = SessionGuard::new(&broker, &opened.handle);
-        if let Some(ended) = opened.ended {
-            broker.end_session(ended);
+    /// The will moves there: the store publishes it.
+    fn attach_call(&mut self, broker: &Broker, connection: u64) -> AttachCall {
+        let profile = &broker.profile;
+        let Connect { clean_start, session_expiry_secs, receive_maximum, ref mut will, .. } =
+            *self.connect;
+        // It may be kept for long, so it shares no read buffer.
+        let detached = |will: Will| Will { message: will.message.detached(), ..will };
+        AttachCall {
+            client: self.client_id.clone(),
+            connection,
+            clean_start,
+            expiry_secs: session_expiry_secs.min(profile.maximum_session_expiry_secs),
+            receive_maximum: receive_maximum.value().min(profile.inflight_maximum.max(1)),
+            will: will.take().map(detached),
         }
-        let new = if connect.session_expiry_secs > 0 { Session::New } else { Session::Clean };
-        let session = opened.resumed.unwrap_or(new);
+    }
+
+    fn into_task(
+        self,
+        (client, guard): (Client, SessionGuard),
+        attached: Attached,
+        expiry_secs: u32,
+    ) -> ClientTask<S> {
+        let Self { stream, decoder, input, connect, client_id, id_origin } = self;
+        let broker = guard.broker();
+        let hash = xxh3_64(client_id.as_str().as_bytes());
+        let (session, keeping) = session_of(attached, expiry_secs);
         let protocol = Opened { client_id, id_origin, session };
-        let connection =
-            Connection::new(&connect, protocol, Arc::clone(&broker.profile), Instant::now());
-        let cache = FanoutCache::new(Some(opened.handle.key), REMEMBERED_TOPICS);
-        let publisher =
-            Publisher { handle: opened.handle, cache, tally: Tally::default(), crowded: false };
-        ClientTask::new(stream, (decoder, input), connection, guard, publisher)
+        let profile = Arc::clone(&broker.profile);
+        let connection = Connection::new(&connect, protocol, profile, Instant::now());
+        let publisher = Publisher {
+            mailbox: Arc::clone(&client.handle.mailbox),
+            hash,
+            cache: FanoutCache::new(Some(client.handle.key), REMEMBERED_TOPICS),
+            tally: Tally::default(),
+            crowded: false,
+        };
+        let parts = (decoder, input);
+        ClientTask::new(stream, parts, (connection, keeping), (client, guard), publisher)
     }
 }
 
-fn refusal_of(error: OpenError, broker: &Broker) -> Refusal {
+/// Whether a client must wait for the store: for a session that stays or may have stayed, or for a will.
+fn needs_store(call: &AttachCall) -> bool {
+    call.expiry_secs > 0 || !call.clean_start || call.will.is_some()
+}
+
+/// The session of a client that was given its identifier, as soon as the store has answered. One that
+/// does not need the store is served without after a short while, at once if it is known to be away.
+async fn attached(
+    broker: &Broker,
+    client: &Client,
+    answer: AttachAnswer,
+    needs_store: bool,
+) -> Result<Attached, AttachError> {
+    let patience = match needs_store {
+        true => broker.attach_timeout(),
+        false if broker.store.is_present() => UNNEEDED.min(broker.attach_timeout()),
+        false => Duration::ZERO,
+    };
+    let mailbox = &client.handle.mailbox;
+    tokio::select! {
+        answer = tokio::time::timeout(patience, answer) => match answer {
+            Ok(Ok(Ok(attached))) => Ok(attached),
+            Ok(Ok(Err(refusal))) => Err(AttachError::Refused(refusal)),
+            Err(_) if !needs_store => {
+                client.attachment.serve_before_answer();
+                Ok(Attached::default())
+            }
+            Ok(Err(_)) | Err(_) => Err(AttachError::TimedOut),
+        },
+        order = poll_fn(|context| mailbox.poll_order(context)) => Err(AttachError::Ordered(order.0)),
+    }
+}
+
+/// How the connection is to see the session, and who keeps it. A session that is there and would end with this
+/// connection is kept in the store until then.
+fn session_of(attached: Attached, expiry_secs: u32) -> (Session, Keeping) {
+    let Attached { session_present, received, incoming } = attached;
+    if session_present {
+        let released = received.into_iter().map(slot_of).collect();
+        let packet_ids = incoming.iter().map(|&(packet_id, _)| packet_id).collect();
+        let resumed = Resumed { released, incoming: packet_ids };
+        (Session::Resumed(resumed), Keeping::Kept(incoming))
+    } else if expiry_secs > 0 {
+        (Session::New, Keeping::Kept(incoming))
+    } else {
+        (Session::Clean, Keeping::Clean)
+    }
+}
+
+fn refusal_of(error: AttachError, broker: &Broker) -> Refusal {
+    broker.metrics.unattached.inc();
     Refusal::new(match error {
-        OpenError::TakeoverTimeout | OpenError::Superseded => ReasonCode::ServerUnavailable,
-        OpenError::Full => {
+        AttachError::Refused(SessionRefusal::TooManySessions | SessionRefusal::Full) => {
             broker.metrics.refused.inc();
             ReasonCode::QuotaExceeded
         }
+        AttachError::Refused(
+            SessionRefusal::Fenced | SessionRefusal::Contested | SessionRefusal::Failing,
+        )
+        | AttachError::TimedOut
+        | AttachError::Ordered(_) => ReasonCode::ServerUnavailable,
     })
 }
 
@@ -228,41 +344,85 @@ async fn send_last<S: AsyncWrite + Unpin>(stream: &mut S, version: Version, conn
 
 #[cfg(test)]
 mod tests {
+    use cluster_rpc::UplinkConfig;
+
     use super::*;
     use crate::config::Config;
+    use crate::mailbox::EndOrder;
     use crate::metrics::Metrics;
+    use crate::store::Store;
 
     /// Most bytes that serving a connection takes beside what it has to say.
     const TASK_BYTES: usize = 3 * 1024;
 
+    /// A broker whose store is away.
     fn broker() -> Arc<Broker> {
-        let config = Config::default();
+        let mut config = Config::default();
+        config.session.attach_timeout = Duration::from_millis(1).into();
+        let (uplink, _, link, _) =
+            cluster_rpc::start_with_store(UplinkConfig::default(), CancellationToken::new());
+        let ways = (uplink, Arc::new(Store::new(link)));
         let metrics = Metrics::default();
-        Arc::new(Broker::new(config.profile(), config.broker_limits(), None, metrics))
+        Arc::new(Broker::new(config.profile(), config.broker_limits(), ways, metrics))
+    }
+
+    async fn opened(broker: &Arc<Broker>, clean_start: bool) -> (Client, AttachAnswer) {
+        let handle = broker.sessions.open(&assigned_id()).await.expect("nobody has it");
+        let call = AttachCall {
+            client: handle.client_id.clone(),
+            connection: handle.key.0,
+            clean_start,
+            expiry_secs: 0,
+            receive_maximum: 10,
+            will: None,
+        };
+        broker.attach(handle, call)
     }
 
     #[tokio::test]
     async fn a_panic_before_the_task_of_a_session_gives_its_identifier_back() {
-        let (broker, id) = (broker(), assigned_id());
-        let opened = broker.sessions.open(&id, Start::Clean).await.expect("there is room");
-        let guard = SessionGuard::new(&broker, &opened.handle);
+        let broker = broker();
+        let (client, _answer) = opened(&broker, true).await;
+        let guard = SessionGuard::new(&broker, &client);
         let panicking = std::thread::spawn(move || {
             let _guard = guard;
             panic!("as a fault would");
         });
         assert!(panicking.join().is_err());
         assert_eq!(broker.sessions.len(), 0);
+        assert_eq!(broker.store.attachments(), 0);
         assert_eq!(broker.metrics.panics.get(), 1);
-        assert!(!opened.handle.mailbox.is_attached());
     }
 
     #[tokio::test]
     async fn a_session_whose_task_has_begun_keeps_its_identifier() {
-        let (broker, id) = (broker(), assigned_id());
-        let opened = broker.sessions.open(&id, Start::Clean).await.expect("there is room");
-        SessionGuard::new(&broker, &opened.handle).disarm();
+        let broker = broker();
+        let (client, _answer) = opened(&broker, true).await;
+        SessionGuard::new(&broker, &client).disarm();
         assert_eq!(broker.sessions.len(), 1);
         assert_eq!(broker.metrics.panics.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_the_store_a_clean_client_is_served_and_another_waits_in_vain() {
+        let broker = broker();
+        for clean_start in [true, false] {
+            let (client, answer) = opened(&broker, clean_start).await;
+            let outcome = attached(&broker, &client, answer, !clean_start).await;
+            let expected = if clean_start { Ok(()) } else { Err(AttachError::TimedOut) };
+            assert_eq!(outcome.map(drop), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_waits_for_its_session_ends_when_a_newer_one_has_its_identifier() {
+        let broker = broker();
+        let (client, answer) = opened(&broker, false).await;
+        let mailbox = Arc::clone(&client.handle.mailbox);
+        let waiting = attached(&broker, &client, answer, true);
+        mailbox.order(EndOrder(ReasonCode::SessionTakenOver));
+        let error = waiting.await.expect_err("it is told to end");
+        assert_eq!(error, AttachError::Ordered(ReasonCode::SessionTakenOver));
     }
 
     #[tokio::test]
@@ -275,8 +435,8 @@ mod tests {
         assert!(matches!(serving.await, Err(HandshakeError::Stopping)));
     }
 
-    #[test]
-    fn the_task_of_a_connection_is_small() {
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_small() {
         let patience =
             Patience { connect_timeout: Duration::from_secs(1), stop: CancellationToken::new() };
         let (stream, _) = tokio::io::duplex(1);

@@ -4,12 +4,13 @@
 //!
 //! - `listener`, `handshake`: a connection becomes a session
 //! - `client_task` with `wire`: bytes in, bytes out, one task per connection
-//! - `broker`: what happens to a publish, a subscription, a session's end
-//! - `subscriptions`, `fanout`, `group`: who gets it
-//! - `mailbox`: the queue of one session
-//! - `cluster`: what comes from the intermediates
-//! - `retained`, `sessions`, `will`: what outlives a connection
-//! - `node`, `config`, `cli`, `metrics`: the process
+//! - `broker`: what happens to a publish, a subscription, a connection's end
+//! - `subscriptions`, `fanout`, `once`: who gets it, of the clean sessions here
+//! - `mailbox`: the queue of one connection
+//! - `cluster`: what comes from the intermediates; `leftovers`: what goes there late
+//! - `store`: sessions, shared subscriptions and retained messages, which an intermediate keeps
+//! - `sessions`, `session_guard`: one connection for each client identifier
+//! - `node`, `config`, `cli`, `metrics`, `collector`: the process
 
 mod broker;
 pub mod cli;
@@ -18,18 +19,17 @@ mod cluster;
 mod collector;
 pub mod config;
 mod fanout;
-mod group;
 mod handshake;
+mod leftovers;
 mod listener;
 mod mailbox;
 mod metrics;
 pub mod node;
-mod retained;
-mod retained_scan;
+mod once;
 mod session_guard;
 mod sessions;
+mod store;
 mod subscriptions;
-mod will;
 mod wire;
 
 pub use config::Config;

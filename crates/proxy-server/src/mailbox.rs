@@ -1,17 +1,19 @@
-//! Everything on its way to one client's task: messages, completions, and the order to end.
+//! Everything on its way to one client's task: messages, completions, what the store says, and the order to end.
 //!
-//! A mailbox belongs to a session and outlives its connections: while a persistent session has
-//! none, its messages collect here. Pushing never waits; what does not fit is refused by a stated
-//! policy and the caller counts it. Memory is bounded in messages and in bytes. It does not know who pushes
-//! or why, and decides nothing about MQTT.
+//! A mailbox belongs to one connection. Pushing never waits; what does not fit is refused by a stated
+//! policy and the caller counts it. Memory is bounded in messages and in bytes: by the limits here for what comes from
+//! publishers, by the store for what comes from a durable queue, which gives no more than the client may have
+//! unacknowledged. It does not know who pushes or why, and decides nothing about MQTT.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use mqtt_codec::{QoS, ReasonCode, SubscriptionId};
-use mqtt_session::{Delivery, Ticket};
+use mqtt_session::{Delivery, DeliverySource, Ticket};
 use parking_lot::Mutex;
+
+use crate::store::News;
 
 /// How long a queue may get, in messages and bytes, and what happens then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +51,7 @@ pub(crate) enum Pushed {
     Displaced(usize),
     /// The client is being disconnected because its queue is full.
     Overrun,
-    /// Dropped: QoS 0 and the client is away.
-    DroppedAway,
-    /// The session is over.
+    /// The connection is over.
     Closed,
 }
 
@@ -59,7 +59,7 @@ pub(crate) enum Pushed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct EndOrder(pub ReasonCode);
 
-/// A queue for one session. Many push, one task polls.
+/// A queue for one connection. Many push, one task polls.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     inner: Mutex<Inner>,
@@ -70,20 +70,14 @@ struct Inner {
     queue: VecDeque<Delivery>,
     bytes: usize,
     completions: Vec<(Ticket, ReasonCode)>,
+    news: Vec<News>,
     order: Option<EndOrder>,
     waker: Option<Waker>,
     limits: QueueLimits,
-    reader: Reader,
+    closed: bool,
     /// The reader has looked and can take nothing: its client is slow. New messages do not change that, so they neither
     /// wake it nor ask their pusher to wait for it.
     blocked: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reader {
-    Attached,
-    Away,
-    Gone,
 }
 
 /// What a task takes out of its mailbox at once.
@@ -93,6 +87,8 @@ pub(crate) struct Drained {
     pub deliveries: VecDeque<Delivery>,
     /// Publishes of this client that are where they must be.
     pub completions: Vec<(Ticket, ReasonCode)>,
+    /// What the store says, in order.
+    pub news: Vec<News>,
     /// The connection must end.
     pub order: Option<EndOrder>,
 }
@@ -114,17 +110,18 @@ pub(crate) fn weight(delivery: &Delivery) -> usize {
 }
 
 impl Mailbox {
-    /// An empty mailbox with an attached reader.
+    /// An empty mailbox.
     #[must_use]
     pub(crate) fn new(limits: QueueLimits) -> Self {
         let inner = Inner {
             queue: VecDeque::new(),
             bytes: 0,
             completions: Vec::new(),
+            news: Vec::new(),
             order: None,
             waker: None,
             limits,
-            reader: Reader::Attached,
+            closed: false,
             blocked: false,
         };
         Self { inner: Mutex::new(inner) }
@@ -143,14 +140,25 @@ impl Mailbox {
 
     /// Tells the task that its client's publish is where it must be.
     ///
-    /// Bounded by the tickets a connection may have open. While the client is away they wait: the next connection
-    /// of its session takes those of QoS 2.
+    /// Bounded by the tickets a connection may have open.
     pub(crate) fn complete(&self, tickets: impl Iterator<Item = Ticket>, reason: ReasonCode) {
         let mut inner = self.inner.lock();
-        if inner.reader == Reader::Gone {
+        if inner.closed {
             return;
         }
         inner.completions.extend(tickets.map(|ticket| (ticket, reason)));
+        let waker = inner.waker.take();
+        drop(inner);
+        wake(waker);
+    }
+
+    /// Tells the task what the store says. Bounded by what the task has asked for.
+    pub(crate) fn tell(&self, news: News) {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return;
+        }
+        inner.news.push(news);
         let waker = inner.waker.take();
         drop(inner);
         wake(waker);
@@ -165,7 +173,7 @@ impl Mailbox {
         wake(waker);
     }
 
-    /// Moves what is there into `drained`: the order and all completions, and messages up to `quota` bytes of
+    /// Moves what is there into `drained`: the order, all completions and news, and messages up to `quota` bytes of
     /// which at most `window` have QoS 1 or 2. Pending when this call moved nothing.
     pub(crate) fn poll_drain(
         &self,
@@ -176,9 +184,11 @@ impl Mailbox {
     ) -> Poll<()> {
         let mut inner = self.inner.lock();
         let before = drained.deliveries.len();
-        let mut moved = !inner.completions.is_empty() || inner.order.is_some();
+        let mut moved =
+            !inner.completions.is_empty() || !inner.news.is_empty() || inner.order.is_some();
         drained.order = inner.order.take().or(drained.order);
         drained.completions.append(&mut inner.completions);
+        drained.news.append(&mut inner.news);
         inner.move_messages(window, quota, &mut drained.deliveries);
         moved |= drained.deliveries.len() > before;
         inner.blocked = !moved && !inner.queue.is_empty();
@@ -192,47 +202,14 @@ impl Mailbox {
         Poll::Pending
     }
 
-    /// The reader goes away and the session stays: QoS 1 and 2 messages are kept under `limits`.
-    /// `unread` was drained and not sent; it goes back to the front. Returns how many QoS 0 messages are dropped.
-    pub(crate) fn park(&self, limits: QueueLimits, unread: VecDeque<Delivery>) -> usize {
+    /// Waits for the order to end, and takes nothing else: for a connection whose session is not there yet.
+    pub(crate) fn poll_order(&self, context: &Context<'_>) -> Poll<EndOrder> {
         let mut inner = self.inner.lock();
-        for delivery in unread.into_iter().rev() {
-            inner.bytes += weight(&delivery);
-            inner.queue.push_front(delivery);
+        if let Some(order) = inner.order.take() {
+            return Poll::Ready(order);
         }
-        let before = inner.queue.len();
-        inner.queue.retain(|delivery| delivery.qos != QoS::AtMostOnce);
-        let dropped = before - inner.queue.len();
-        for delivery in &mut inner.queue {
-            // Read buffers must not wait for a client that may stay away for long.
-            delivery.message = Arc::new(delivery.message.detached());
-        }
-        inner.bytes = inner.queue.iter().map(weight).sum();
-        inner.limits = limits;
-        inner.reader = Reader::Away;
-        inner.blocked = true;
-        inner.order = None;
-        inner.waker = None;
-        dropped
-    }
-
-    /// A reader comes back. The limits stay those of a session without one: what collected meanwhile
-    /// must not make the next message a failure.
-    pub(crate) fn attach(&self) {
-        let mut inner = self.inner.lock();
-        inner.reader = Reader::Attached;
-        inner.blocked = false;
-        inner.order = None;
-    }
-
-    /// Sets the limits of a session that outlives its connections.
-    pub(crate) fn limit(&self, limits: QueueLimits) {
-        self.inner.lock().limits = limits;
-    }
-
-    /// Whether the queue would take `delivery` now.
-    pub(crate) fn has_room(&self, delivery: &Delivery) -> bool {
-        !self.inner.lock().is_full(weight(delivery))
+        inner.waker = Some(context.waker().clone());
+        Poll::Pending
     }
 
     /// Whether no message waits.
@@ -240,24 +217,25 @@ impl Mailbox {
         self.inner.lock().queue.is_empty()
     }
 
-    /// The session is over: frees what is queued; later pushes find it closed. Returns how many
-    /// QoS 1 and 2 messages were still there.
+    /// The connection is over: frees what is queued; later pushes find it closed. Returns how many QoS 1 and 2
+    /// messages of publishers were still there. What the store gave stays in the store.
     pub(crate) fn close(&self) -> usize {
         let mut inner = self.inner.lock();
-        let lost = inner.queue.iter().filter(|delivery| delivery.qos != QoS::AtMostOnce).count();
+        let lost = inner.queue.iter().filter(|delivery| is_lost(delivery)).count();
         inner.queue = VecDeque::new();
         inner.completions = Vec::new();
+        inner.news = Vec::new();
         inner.bytes = 0;
-        inner.reader = Reader::Gone;
+        inner.closed = true;
         inner.waker = None;
         lost
     }
+}
 
-    /// Whether a connection reads from it.
-    #[must_use]
-    pub(crate) fn is_attached(&self) -> bool {
-        self.inner.lock().reader == Reader::Attached
-    }
+/// Whether a message that is not sent before its connection ends is lost with it.
+#[must_use]
+pub(crate) fn is_lost(delivery: &Delivery) -> bool {
+    delivery.qos != QoS::AtMostOnce && matches!(delivery.source, DeliverySource::Own)
 }
 
 fn wake(waker: Option<Waker>) {
@@ -268,14 +246,14 @@ fn wake(waker: Option<Waker>) {
 
 impl Inner {
     fn push(&mut self, mut delivery: Delivery) -> Pushed {
-        match self.reader {
-            Reader::Gone => return Pushed::Closed,
-            Reader::Away if delivery.qos == QoS::AtMostOnce => return Pushed::DroppedAway,
-            Reader::Away | Reader::Attached => {}
+        if self.closed {
+            return Pushed::Closed;
         }
         let weight = weight(&delivery);
         let mut displaced = 0;
-        while self.is_full(weight) {
+        // What comes from a durable queue is bounded there, and must not be dropped here.
+        let bounded = matches!(delivery.source, DeliverySource::Own);
+        while bounded && self.is_full(weight) {
             match (delivery.qos, self.limits.when_full) {
                 (QoS::AtMostOnce, _) | (_, WhenFull::DropNewest) => return Pushed::DroppedFull,
                 (_, WhenFull::Disconnect) => {

@@ -16,16 +16,10 @@ use prometheus_client::registry::Registry;
 pub enum DropReason {
     /// The client's queue was full.
     QueueFull,
-    /// QoS 0 for a persistent session without a connection.
-    ClientAway,
     /// Its Message Expiry Interval had passed.
     Expired,
     /// Larger than the client's Maximum Packet Size.
     TooLarge,
-    /// Not retained: the store of retained messages is full. Subscribers got it.
-    RetainedFull,
-    /// A shared subscription had no member that could take it.
-    NoMember,
     /// Not sent to the cluster: its publisher is gone and the uplink has no room. Local recipients
     /// got it.
     UplinkFull,
@@ -34,25 +28,14 @@ pub enum DropReason {
 }
 
 impl DropReason {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::QueueFull,
-        Self::ClientAway,
-        Self::Expired,
-        Self::TooLarge,
-        Self::RetainedFull,
-        Self::NoMember,
-        Self::UplinkFull,
-        Self::SessionEnded,
-    ];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::QueueFull, Self::Expired, Self::TooLarge, Self::UplinkFull, Self::SessionEnded];
 
     const fn label(self) -> &'static str {
         match self {
             Self::QueueFull => "queue_full",
-            Self::ClientAway => "client_away",
             Self::Expired => "expired",
             Self::TooLarge => "too_large",
-            Self::RetainedFull => "retained_full",
-            Self::NoMember => "no_member",
             Self::UplinkFull => "uplink_full",
             Self::SessionEnded => "session_ended",
         }
@@ -70,7 +53,7 @@ struct ReasonLabel {
 }
 
 /// The counters of one proxy.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
     received: [Counter; 3],
     sent: [Counter; 3],
@@ -82,6 +65,10 @@ pub(crate) struct Metrics {
     pub accepted: Counter,
     /// Connections refused because there were as many connections or sessions as there may be.
     pub refused: Counter,
+    /// Clients that were admitted and got no session from the store.
+    pub unattached: Counter,
+    /// Messages that an intermediate's store did not take, which their publishers were told.
+    pub refused_publishes: Counter,
     /// Tasks that ended in a panic. Must read 0.
     pub panics: Counter,
 }
@@ -127,6 +114,16 @@ impl Metrics {
             "mqtt_refused",
             "Connections refused because the limit of connections or of sessions was reached",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "session_attach_failures",
+            "Clients that were admitted and got no session from the store",
+            metrics.unattached.clone(),
+        );
+        registry.register(
+            "mqtt_publishes_refused",
+            "Messages that the store did not take, as their publishers were told",
+            metrics.refused_publishes.clone(),
         );
         registry.register("mqtt_task_panics", "Client tasks that panicked", metrics.panics.clone());
         metrics

@@ -1,20 +1,20 @@
 //! The composition root: puts a proxy together from its parts, and takes it apart in order.
 //!
-//! Order of the end: no new connections; clients are told to go and their sessions are ended or parked; then the
-//! uplink closes, so that what their ends publish still reaches the cluster.
+//! Order of the end: no new connections; clients are told to go; the store hears how each connection ended, and the
+//! intermediates take what the clients published; then the proxy leaves the cluster.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use cluster_rpc::frame::NodeId;
-use cluster_rpc::{Token, Uplink, UplinkConfig, UplinkEvents, UplinkStatus};
+use cluster_rpc::frame::{EndpointRole, NodeId};
+use cluster_rpc::{Token, Uplink, UplinkConfig, UplinkStatus};
 use daemon::{Condition, Health};
 use mqtt_codec::ReasonCode;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +25,7 @@ use crate::config::Config;
 use crate::listener::{Admission, Pace, accept};
 use crate::mailbox::EndOrder;
 use crate::metrics::{DropReason, Metrics};
+use crate::store::Store;
 
 /// How long clients may take to go when the proxy stops.
 const LAST_GOODBYES: Duration = Duration::from_secs(5);
@@ -49,18 +50,18 @@ pub struct Node {
 /// What a running proxy counts, for tests and tools in the same process.
 #[derive(Clone, Debug)]
 pub struct Stats {
-    /// Sessions, with and without a connection.
+    /// Clients with a session.
     pub sessions: usize,
     /// Distinct local filters.
     pub filters: usize,
-    /// Retained messages.
-    pub retained: usize,
     /// Messages dropped, by reason.
     pub dropped: Vec<(DropReason, u64)>,
     /// Client tasks that panicked.
     pub panics: u64,
-    /// The way to the intermediates; `None` in a proxy that stands alone.
-    pub uplink: Option<UplinkStatus>,
+    /// Whether the store is there.
+    pub store: bool,
+    /// The way to the intermediates.
+    pub uplink: UplinkStatus,
 }
 
 impl Node {
@@ -77,29 +78,33 @@ impl Node {
             .collect::<Result<_, _>>()
             .context("read the address of a listener")?;
         let uplink_stop = CancellationToken::new();
-        let (uplink, events) = start_uplink(&config, &uplink_stop)?;
+        let (uplink, events, link, store_events) =
+            cluster_rpc::start_with_store(uplink_config(&config)?, uplink_stop.clone());
         let mut registry = Registry::with_prefix("causeway");
         let metrics = Metrics::registered(&mut registry);
         let health = Health::new();
-        let broker =
-            Arc::new(Broker::new(config.profile(), config.broker_limits(), uplink, metrics));
+        let store = Arc::new(Store::new(link));
+        let ways = (uplink, Arc::clone(&store));
+        let limits = config.broker_limits();
+        let broker = Arc::new(Broker::new(config.profile(), limits, ways, metrics.clone()));
         registry.register_collector(Box::new(BrokerCollector(Arc::clone(&broker))));
         health.condition("mqtt").set(true, "listening");
         let mut core = JoinSet::new();
-        if let Some(uplink) = &broker.uplink {
-            // The broker keeps the uplink, so its end must be told.
-            let uplink_end = uplink_stop.clone();
-            let watched = watch_cluster(uplink.clone(), health.condition("cluster"));
+        // The broker keeps the uplink, so its end must be told to those who watch it.
+        let serving = (broker.uplink.serving(), ["serving", "no intermediate serves"]);
+        let present = (store.present(), ["present", "no intermediate with the store is reached"]);
+        for ((state, texts), name) in [(serving, "cluster"), (present, "store")] {
+            let (end, condition) = (uplink_stop.clone(), health.condition(name));
+            let watched = watch_state(state, condition, texts);
             core.spawn(async move {
-                uplink_end.run_until_cancelled_owned(watched).await;
+                end.run_until_cancelled_owned(watched).await;
             });
         }
         let admin = listeners.admin.map(|listener| {
             daemon::serve_admin(listener, Arc::new(registry), health, uplink_stop.clone())
         });
-        if let Some(events) = events {
-            core.spawn(crate::cluster::pump(Arc::clone(&broker), events));
-        }
+        core.spawn(crate::cluster::pump(Arc::clone(&broker), events));
+        core.spawn(crate::store::pump(store, metrics, store_events));
         let clients = TaskTracker::new();
         let admission = Admission {
             room: Arc::new(Semaphore::new(config.limits.connections.min(Semaphore::MAX_PERMITS))),
@@ -124,12 +129,11 @@ impl Node {
         &self.addresses
     }
 
-    /// Waits until messages can go to and come from the cluster; a proxy that stands alone is ready at once.
+    /// Waits until messages can go to and come from the cluster, and the store is there.
     pub async fn ready(&self) {
-        if let Some(uplink) = &self.broker.uplink {
-            // An error means that the uplink has ended, and with it the wait.
-            drop(uplink.serving().wait_for(|&serving| serving).await);
-        }
+        // An error means that the uplink has ended, and with it the wait.
+        drop(self.broker.uplink.serving().wait_for(|&serving| serving).await);
+        drop(self.broker.store.present().wait_for(|&present| present).await);
     }
 
     /// What it counts.
@@ -139,12 +143,12 @@ impl Node {
         Stats {
             sessions: broker.sessions.len(),
             filters: broker.subscriptions.filters(),
-            retained: broker.retained.len(),
             dropped: DropReason::ALL
                 .map(|reason| (reason, broker.metrics.dropped(reason)))
                 .to_vec(),
             panics: broker.metrics.panics.get(),
-            uplink: broker.uplink.as_ref().map(Uplink::status),
+            store: broker.store.is_present(),
+            uplink: broker.uplink.status(),
         }
     }
 
@@ -181,9 +185,8 @@ impl Rest {
         if tokio::time::timeout(LAST_GOODBYES, goodbyes).await.is_err() {
             tracing::warn!(clients = self.clients.len(), "clients did not go in time");
         }
-        if let Some(uplink) = &broker.uplink {
-            drain(uplink).await;
-        }
+        tokio::join!(drain(&broker.uplink), broker.store.settle());
+        broker.uplink.leave().await;
         self.uplink_stop.cancel();
         if let Some(admin) = self.admin
             && let Err(error) = admin.await
@@ -247,14 +250,10 @@ async fn drain(uplink: &Uplink<PublishTicket>) {
     }
 }
 
-type UplinkParts = (Option<Uplink<PublishTicket>>, Option<UplinkEvents<PublishTicket>>);
-
-fn start_uplink(config: &Config, stop: &CancellationToken) -> anyhow::Result<UplinkParts> {
+fn uplink_config(config: &Config) -> anyhow::Result<UplinkConfig> {
     let cluster = &config.cluster;
-    if cluster.intermediates.is_empty() {
-        return Ok((None, None));
-    }
-    let uplink_config = UplinkConfig {
+    Ok(UplinkConfig {
+        role: EndpointRole::Proxy,
         intermediates: cluster.intermediates.clone(),
         token: token(config)?,
         window_messages: cluster.window_messages,
@@ -263,9 +262,7 @@ fn start_uplink(config: &Config, stop: &CancellationToken) -> anyhow::Result<Upl
         max_packet_bytes: config.mqtt.maximum_packet_size.as_usize(),
         node: node_id(config)?,
         ..UplinkConfig::default()
-    };
-    let (uplink, events) = cluster_rpc::start(uplink_config, stop.clone());
-    Ok((Some(uplink), Some(events)))
+    })
 }
 
 fn token(config: &Config) -> anyhow::Result<Option<Token>> {
@@ -287,12 +284,16 @@ fn node_id(config: &Config) -> anyhow::Result<NodeId> {
         .context("derive node_id from the host name")
 }
 
-async fn watch_cluster(uplink: Uplink<PublishTicket>, condition: Condition) {
-    let mut serving = uplink.serving();
+/// Keeps a condition in step with a state, said by the first text when it holds and else by the second.
+async fn watch_state(
+    mut state: watch::Receiver<bool>,
+    condition: Condition,
+    [good, bad]: [&'static str; 2],
+) {
     loop {
-        let is_serving = *serving.borrow_and_update();
-        condition.set(is_serving, if is_serving { "serving" } else { "no intermediate serves" });
-        if serving.changed().await.is_err() {
+        let holds = *state.borrow_and_update();
+        condition.set(holds, if holds { good } else { bad });
+        if state.changed().await.is_err() {
             return;
         }
     }

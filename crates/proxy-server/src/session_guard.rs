@@ -1,28 +1,29 @@
 //! Gives the client identifier of an opened session back when what serves it panics.
 //!
-//! Made when a session is opened, disarmed when its connection ends in order. It publishes no will: nobody knows
-//! any more how far the connection had come.
+//! Made when a session is opened, disarmed when its connection ends in order. To the store a panic is an abnormal
+//! end like any other.
 
 use std::sync::Arc;
 
-use crate::broker::Broker;
-use crate::sessions::{EndedSession, SessionHandle};
+use cluster_rpc::frame::SessionFarewell;
+
+use crate::broker::{Broker, Client};
 
 /// Ends the session and counts a panic when it is dropped without [`disarm`](Self::disarm).
 #[derive(Debug)]
 pub(crate) struct SessionGuard {
     broker: Arc<Broker>,
-    handle: Option<Arc<SessionHandle>>,
+    client: Option<Client>,
 }
 
 impl SessionGuard {
-    pub(crate) fn new(broker: &Arc<Broker>, handle: &Arc<SessionHandle>) -> Self {
-        Self { broker: Arc::clone(broker), handle: Some(Arc::clone(handle)) }
+    pub(crate) fn new(broker: &Arc<Broker>, client: &Client) -> Self {
+        Self { broker: Arc::clone(broker), client: Some(client.clone()) }
     }
 
     /// The session ends in order.
     pub(crate) fn disarm(&mut self) {
-        self.handle = None;
+        self.client = None;
     }
 
     /// Whose session it is.
@@ -33,10 +34,10 @@ impl SessionGuard {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        if let Some(handle) = self.handle.take() {
+        if let Some(client) = self.client.take() {
             self.broker.metrics.panics.inc();
-            self.broker.sessions.remove(&handle);
-            self.broker.end_session(EndedSession { handle, will: None });
+            let expiry_secs = client.attachment.expiry_secs();
+            self.broker.end(&client, SessionFarewell::Abnormal, expiry_secs);
         }
     }
 }

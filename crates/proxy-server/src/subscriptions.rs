@@ -1,9 +1,8 @@
-//! Who on this proxy wants what: the subscription index, the shared groups, and the routes that
-//! sum them up for the intermediates.
+//! Who of the clean sessions on this proxy wants what: the subscription index, and the routes that sum it up for
+//! the intermediates. Subscriptions of persistent sessions, and shared ones, are in the store.
 //!
 //! Invariant: a filter is announced, with its highest QoS, exactly while a local session holds it.
-//! Locks: the index lock and, after it is released, the routes lock; never both at once. A group's turn is taken
-//! under the index lock, so that a group without members cannot be joined while it is removed.
+//! Locks: the index lock and, after it is released, the routes lock; never both at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +14,6 @@ use mqtt_codec::{QoS, SubscriptionId, SubscriptionOptions, TopicFilter, TopicNam
 use parking_lot::{Mutex, RwLock};
 use topic_index::TopicIndex;
 
-use crate::group::{Group, Member};
 use crate::mailbox::Mailbox;
 
 /// Identifies a session within this process.
@@ -33,38 +31,20 @@ pub(crate) struct Subscription {
 
 /// Who gets a matching message.
 #[derive(Clone, Debug)]
-pub(crate) enum Subscriber {
-    /// This session.
-    Session {
-        /// Where to put it.
-        mailbox: Arc<Mailbox>,
-        /// How to deliver it.
-        subscription: Subscription,
-    },
-    /// One member of this group.
-    Group(Arc<Group>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Key {
-    Session(SessionKey),
-    Group(u64),
+pub(crate) struct Subscriber {
+    /// Where to put it.
+    pub mailbox: Arc<Mailbox>,
+    /// How to deliver it.
+    pub subscription: Subscription,
 }
 
 /// The subscriptions of all sessions of one proxy.
 #[derive(Debug, Default)]
 pub(crate) struct Subscriptions {
-    index: RwLock<Index>,
+    index: RwLock<TopicIndex<SessionKey, Subscriber>>,
     /// Changes with every change of the index, so that a cached match can be told from a stale one.
     generation: AtomicU64,
     routes: Mutex<HashMap<String, RouteCounts>>,
-}
-
-#[derive(Debug, Default)]
-struct Index {
-    filters: TopicIndex<Key, Subscriber>,
-    groups: HashMap<String, Arc<Group>>,
-    next_group: u64,
 }
 
 /// How many local subscriptions of each QoS a filter has, and the number of its newest announcement.
@@ -96,38 +76,20 @@ impl Subscriptions {
         mailbox: &Arc<Mailbox>,
         subscription: Subscription,
     ) {
-        let mut index = self.index.write();
-        if filter.share_name().is_some() {
-            let group = index.group(filter);
-            group.join(Member { session, mailbox: Arc::clone(mailbox), subscription });
-        } else {
-            let subscriber = Subscriber::Session { mailbox: Arc::clone(mailbox), subscription };
-            index.filters.insert(filter, Key::Session(session), subscriber);
-        }
+        let subscriber = Subscriber { mailbox: Arc::clone(mailbox), subscription };
+        self.index.write().insert(filter, session, subscriber);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
     /// Takes the subscription of `session` to `filter` away.
     pub(crate) fn remove(&self, filter: &TopicFilter, session: SessionKey) {
-        let mut index = self.index.write();
-        if filter.share_name().is_some() {
-            index.leave_group(filter, session);
-        } else {
-            index.filters.remove(filter, &Key::Session(session));
-        }
+        self.index.write().remove(filter, &session);
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Visits every subscriber of `topic`; the key is `None` for a group.
-    pub(crate) fn matches(
-        &self,
-        topic: &TopicName,
-        mut visit: impl FnMut(Option<SessionKey>, &Subscriber),
-    ) {
-        self.index.read().filters.matches(topic, |key, subscriber| match key {
-            Key::Session(session) => visit(Some(session), subscriber),
-            Key::Group(_) => visit(None, subscriber),
-        });
+    /// Visits every subscriber of `topic`.
+    pub(crate) fn matches(&self, topic: &TopicName, visit: impl FnMut(SessionKey, &Subscriber)) {
+        self.index.read().matches(topic, visit);
     }
 
     /// Counts a new, changed or ended subscription of `filter`, and announces what changed by it.
@@ -142,7 +104,7 @@ impl Subscriptions {
         announce: impl FnOnce(Route) -> RouteSeq,
     ) -> Option<RouteSeq> {
         let mut routes = self.routes.lock();
-        let counts = routes.entry(filter.filter().to_owned()).or_default();
+        let counts = routes.entry(filter.as_str().to_owned()).or_default();
         let highest = counts.highest();
         if let Some(qos) = before {
             counts.by_qos[qos as usize] = counts.by_qos[qos as usize].saturating_sub(1);
@@ -152,13 +114,11 @@ impl Subscriptions {
         }
         let now = counts.highest();
         if now != highest {
-            let filter =
-                TopicFilter::new(filter.filter()).expect("a valid filter without its share");
-            counts.announced = Some(announce(Route { filter, qos: now }));
+            counts.announced = Some(announce(Route { filter: filter.clone(), qos: now }));
         }
         let announced = counts.announced;
         if now.is_none() {
-            routes.remove(filter.filter());
+            routes.remove(filter.as_str());
         }
         announced
     }
@@ -166,30 +126,6 @@ impl Subscriptions {
     /// Distinct filters of the index.
     #[must_use]
     pub(crate) fn filters(&self) -> usize {
-        self.index.read().filters.filters()
-    }
-}
-
-impl Index {
-    fn group(&mut self, filter: &TopicFilter) -> Arc<Group> {
-        if let Some(group) = self.groups.get(filter.as_str()) {
-            return Arc::clone(group);
-        }
-        self.next_group += 1;
-        let group = Arc::new(Group::new(self.next_group));
-        self.groups.insert(filter.as_str().to_owned(), Arc::clone(&group));
-        let subscriber = Subscriber::Group(Arc::clone(&group));
-        self.filters.insert(filter, Key::Group(self.next_group), subscriber);
-        group
-    }
-
-    fn leave_group(&mut self, filter: &TopicFilter, session: SessionKey) {
-        let Some(group) = self.groups.get(filter.as_str()) else {
-            return;
-        };
-        if group.leave(session) == crate::group::Members::None {
-            self.filters.remove(filter, &Key::Group(group.number()));
-            self.groups.remove(filter.as_str());
-        }
+        self.index.read().filters()
     }
 }

@@ -1,28 +1,29 @@
-//! What the broker counts and whom it spares.
+//! What the broker counts when a connection ends.
 
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use cluster_rpc::UplinkConfig;
 use mqtt_codec::{ClientId, PublishProperties, TopicName};
-use mqtt_session::{CloseReason, Delivery};
+use mqtt_session::{Delivery, DeliverySource};
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::mailbox::WhenFull;
-use crate::sessions::Start;
 
-fn broker() -> Arc<Broker> {
-    let queue = QueueLimits { messages: 10, bytes: 1 << 20, when_full: WhenFull::DropNewest };
+fn broker() -> Broker {
     let limits = BrokerLimits {
-        mailbox: queue,
-        inbox: queue,
-        retained: RetainedLimits { messages: 1, bytes: 1 << 20 },
-        sessions: 10,
+        mailbox: QueueLimits { messages: 10, bytes: 1 << 20, when_full: WhenFull::DropNewest },
         subscriptions_per_client: 10,
+        attach_timeout: Duration::from_secs(10),
     };
-    Arc::new(Broker::new(ServerProfile::default(), limits, None, Metrics::default()))
+    let (uplink, _, link, _) =
+        cluster_rpc::start_with_store(UplinkConfig::default(), CancellationToken::new());
+    let ways = (uplink, Arc::new(Store::new(link)));
+    Broker::new(ServerProfile::default(), limits, ways, Metrics::default())
 }
 
-fn delivery(qos: QoS) -> Delivery {
+fn delivery(qos: QoS, source: DeliverySource) -> Delivery {
     let message = Message {
         topic: TopicName::new("a/b").expect("a topic"),
         payload: Bytes::from_static(b"x"),
@@ -32,26 +33,39 @@ fn delivery(qos: QoS) -> Delivery {
         properties: PublishProperties::default(),
     };
     let message = Arc::new(message);
-    Delivery {
-        message,
-        qos,
-        retain: false,
-        subscription_ids: Default::default(),
-        expires_at: None,
-        source: Default::default(),
-    }
+    let subscription_ids = Default::default();
+    Delivery { message, qos, retain: false, subscription_ids, expires_at: None, source }
+}
+
+async fn client(broker: &Broker) -> Client {
+    let id = ClientId::new("a").expect("an identifier");
+    let handle = broker.sessions.open(&id).await.expect("nobody has it");
+    let call = AttachCall {
+        client: id,
+        connection: handle.key.0,
+        clean_start: true,
+        expiry_secs: 0,
+        receive_maximum: 10,
+        will: None,
+    };
+    broker.attach(handle, call).0
 }
 
 #[tokio::test]
-async fn what_a_clean_session_had_not_yet_been_sent_is_counted_when_it_ends() {
+async fn what_a_client_had_not_yet_been_sent_is_counted_unless_the_store_has_it() {
     let broker = broker();
-    let id = ClientId::new("a").expect("an identifier");
-    let opened = broker.sessions.open(&id, Start::Clean).await.expect("there is room");
-    opened.handle.mailbox.push(delivery(QoS::AtLeastOnce));
-    let unread = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].map(delivery);
-    let drained = Drained { deliveries: VecDeque::from(unread), ..Drained::default() };
-    let ended = Ended { session_expiry_secs: 0, will: None, reason: CloseReason::ConnectionLost };
-    broker.close(opened.handle, ended, drained);
+    let client = client(&broker).await;
+    let group = DeliverySource::Group { group: 1, place: 1 };
+    for source in [DeliverySource::Own, group] {
+        client.handle.mailbox.push(delivery(QoS::AtLeastOnce, source));
+    }
+    let levels = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+    let mut unread = VecDeque::from(levels.map(|qos| delivery(qos, DeliverySource::Own)));
+    unread.push_back(delivery(QoS::AtLeastOnce, group));
+    let drained = Drained { deliveries: unread, ..Drained::default() };
+    let ended = Ended { session_expiry_secs: 0, reason: CloseReason::ConnectionLost };
+    broker.close(&client, &ended, &drained);
     assert_eq!(broker.metrics.dropped(DropReason::SessionEnded), 3);
     assert_eq!(broker.sessions.len(), 0);
+    assert_eq!(broker.store.attachments(), 0);
 }

@@ -1,0 +1,267 @@
+//! What a client's task has to do with the store: what it asks there, what the answers mean for the client, and what
+//! it tells of the client's confirmations.
+
+use std::time::Instant;
+
+use cluster_rpc::frame::SessionRefusal;
+use mqtt_codec::{Message, PacketId, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
+use mqtt_session::{Once, Ticket};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::kept::{Due, Key, new_key};
+use super::requests::{Request, RequestKind};
+use super::retained::Scans;
+use super::{ClientTask, OUTPUT_ENOUGH, SCANS};
+use crate::broker::{Publication, RetainedRequest};
+use crate::store::{Answer, Ask, AskNumber, Confirmations, News, slot_of};
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
+    /// Subscribes where each filter belongs.
+    pub(super) fn subscribe(
+        &mut self,
+        filters: Vec<(TopicFilter, SubscriptionOptions)>,
+        subscription_id: Option<SubscriptionId>,
+        ticket: Ticket,
+    ) {
+        let mut reasons = vec![ReasonCode::Success; filters.len()];
+        let (stored, local) = self.split(filters, |(filter, _)| filter);
+        let asked =
+            ask_for(stored, |filters| self.ask(Ask::Subscribe { filters, subscription_id }));
+        let (places, filters): (Vec<usize>, Vec<_>) = local.into_iter().unzip();
+        let subscribed = self.broker.subscribe(&self.client.handle, filters, subscription_id);
+        for (at, reason) in places.into_iter().zip(subscribed.reasons) {
+            reasons[at] = reason;
+        }
+        let uplink = &self.broker.uplink;
+        let route = subscribed.route.filter(|&route| !uplink.is_applied(route));
+        let applied = route.map(|route| {
+            let uplink = uplink.clone();
+            Box::pin(async move { uplink.applied(route).await }) as super::Wait
+        });
+        let kind = RequestKind::Subscribe(subscribed.retained);
+        self.requests.push(Request { ticket, kind, reasons, asked, applied });
+    }
+
+    /// Unsubscribes where each filter is.
+    pub(super) fn unsubscribe(&mut self, filters: Vec<TopicFilter>, ticket: Ticket) {
+        for filter in &filters {
+            if let Some(scans) = &mut self.scans {
+                scans.forget(filter);
+            }
+            self.requests.forget_retained(filter);
+        }
+        self.drop_scans();
+        let mut reasons = vec![ReasonCode::Success; filters.len()];
+        let (stored, local) = self.split(filters, |filter| filter);
+        let asked = ask_for(stored, |filters| self.ask(Ask::Unsubscribe(filters)));
+        let (places, filters): (Vec<usize>, Vec<_>) = local.into_iter().unzip();
+        let removed = self.broker.unsubscribe(&self.client.handle, &filters);
+        for (at, reason) in places.into_iter().zip(removed) {
+            reasons[at] = reason;
+        }
+        let kind = RequestKind::Unsubscribe;
+        self.requests.push(Request { ticket, kind, reasons, asked, applied: None });
+    }
+
+    /// What belongs into the store, and what stays here, each with its place in the packet.
+    fn split<T>(
+        &self,
+        filters: Vec<T>,
+        filter: impl Fn(&T) -> &TopicFilter,
+    ) -> (Placed<T>, Placed<T>) {
+        let is_stored = |item: &T| self.kept.is_some() || filter(item).share_name().is_some();
+        filters.into_iter().enumerate().partition(|(_, item)| is_stored(item))
+    }
+
+    /// Subscriptions are answered: their retained messages come next.
+    pub(super) fn owe_retained(&mut self, requests: Vec<RetainedRequest>) {
+        if requests.is_empty() {
+            return;
+        }
+        let scans = self.scans.get_or_insert_with(|| Box::new(Scans::new()));
+        for request in requests {
+            if scans.len() >= SCANS {
+                scans.forget_repetition(&request.filter);
+            }
+            scans.push(request);
+        }
+    }
+
+    fn drop_scans(&mut self) {
+        self.scans.take_if(|scans| scans.len() == 0);
+    }
+
+    /// Asks for the next page of retained messages, if the client's window and the output allow one.
+    pub(super) fn read_retained(&mut self) {
+        // What was published before a page is read goes out before it: a page never shows less than that.
+        let blocked = self.scans.is_none()
+            || !self.drained.deliveries.is_empty()
+            || !self.publisher.mailbox.is_empty()
+            || self.output.len() >= OUTPUT_ENOUGH;
+        if blocked {
+            return;
+        }
+        let window = self.connection.window();
+        if let Some(ask) = self.scans.as_ref().and_then(|scans| scans.next_ask(window)) {
+            let number = self.ask(ask);
+            if let Some(scans) = &mut self.scans {
+                scans.asked(number);
+            }
+        }
+    }
+
+    /// Publishes for a kept session: at once, or when the message's key is safe and its turn has come.
+    pub(super) fn publish_kept(
+        &mut self,
+        message: Message,
+        once: Option<Once>,
+        ticket: Ticket,
+        now: Instant,
+    ) {
+        let key = match once {
+            None => Key::None,
+            Some(Once::Begin(packet_id)) => self.begin(packet_id),
+            Some(Once::Again(packet_id)) => {
+                let known = self.kept.as_ref().and_then(|kept| kept.key_of(packet_id));
+                known.map_or_else(|| self.begin(packet_id), Key::Safe)
+            }
+        };
+        match &mut self.kept {
+            Some(kept) if !kept.is_empty() || matches!(key, Key::Asked(_)) => {
+                kept.push(message, ticket, key);
+            }
+            _ => {
+                let once = if let Key::Safe(key) = key { Some(key) } else { None };
+                self.publish(Publication { message, once, ticket }, now);
+            }
+        }
+    }
+
+    fn begin(&mut self, packet_id: PacketId) -> Key {
+        Key::Asked(self.ask(Ask::Begin(packet_id, new_key())))
+    }
+
+    /// Publishes what has its key, in order, as far as the uplink takes it.
+    pub(super) fn publish_due(&mut self, now: Instant) {
+        while self.stalled.is_none()
+            && let Some(due) = self.kept.as_mut().and_then(|kept| kept.due())
+        {
+            match due {
+                Due::Publish(publication) => self.publish(publication, now),
+                Due::Refuse(ticket, reason) => self.connection.complete(ticket, reason),
+            }
+        }
+    }
+
+    /// The client gives the packet identifier of a QoS 2 message back.
+    pub(super) fn release(&mut self, packet_id: PacketId, ticket: Ticket) {
+        let number = self.ask(Ask::Release(packet_id));
+        if let Some(kept) = &mut self.kept {
+            kept.releasing(packet_id, number, ticket);
+        }
+    }
+
+    /// Acts on what the store has said.
+    pub(super) fn handle_news(&mut self, now: Instant) {
+        for news in std::mem::take(&mut self.drained.news) {
+            match news {
+                News::Received(places) => {
+                    for place in places {
+                        self.connection.complete_received(slot_of(place));
+                    }
+                }
+                News::Answer(number, answer) => self.handle_answer(number, answer, now),
+            }
+        }
+    }
+
+    fn handle_answer(&mut self, number: AskNumber, answer: Answer, now: Instant) {
+        match answer {
+            Answer::Reasons(reasons) => {
+                self.requests.answer(number, &reasons);
+            }
+            Answer::Begun(key) => {
+                if let Some(kept) = &mut self.kept {
+                    kept.answer(number, Key::Safe(key));
+                }
+                self.publish_due(now);
+            }
+            Answer::Released => self.released(number, ReasonCode::Success),
+            Answer::Retained { messages, next } => {
+                if let Some(scans) = &mut self.scans {
+                    scans.page(number, (messages, next), now, &mut self.drained.deliveries);
+                }
+                self.drop_scans();
+            }
+            Answer::Refused(refusal) => self.handle_refusal(number, refusal, now),
+        }
+    }
+
+    fn handle_refusal(&mut self, number: AskNumber, refusal: SessionRefusal, now: Instant) {
+        let reason = match refusal {
+            SessionRefusal::Full | SessionRefusal::TooManySessions => ReasonCode::QuotaExceeded,
+            SessionRefusal::Fenced | SessionRefusal::Contested | SessionRefusal::Failing => {
+                ReasonCode::UnspecifiedError
+            }
+        };
+        if let Some(scans) = &mut self.scans {
+            scans.refuse(number);
+        }
+        self.drop_scans();
+        if self.requests.refuse(number, reason) {
+            return;
+        }
+        if self.kept.as_mut().is_some_and(|kept| kept.answer(number, Key::Refused(reason))) {
+            return self.publish_due(now);
+        }
+        self.released(number, reason);
+    }
+
+    fn released(&mut self, number: AskNumber, reason: ReasonCode) {
+        if let Some(ticket) = self.kept.as_mut().and_then(|kept| kept.released(number)) {
+            self.connection.complete(ticket, reason);
+        }
+    }
+
+    /// Tells the store what the client has confirmed.
+    pub(super) fn confirm(&mut self) {
+        let mut confirmations = Confirmations::default();
+        while let Some(confirmation) = self.connection.poll_confirmation() {
+            confirmations.push(confirmation);
+        }
+        if !confirmations.is_empty() {
+            self.told_store = true;
+            self.broker.store.confirm(&self.client.attachment, confirmations);
+        }
+    }
+
+    /// Stops reading from the client while the way to the store is full; `true` when it is.
+    pub(super) fn heed_congestion(&mut self) -> bool {
+        if !std::mem::take(&mut self.told_store) || !self.broker.store.is_congested() {
+            return false;
+        }
+        let store = std::sync::Arc::clone(&self.broker.store);
+        self.congested = Some(Box::pin(async move { store.uncongested().await }));
+        true
+    }
+
+    fn ask(&mut self, ask: Ask) -> AskNumber {
+        self.told_store = true;
+        self.broker.store.ask(&self.client.attachment, ask)
+    }
+}
+
+/// Items of a packet with their places in it.
+type Placed<T> = Vec<(usize, T)>;
+
+/// Asks for all items at once, and says for which places of the packet; nothing if there are none.
+fn ask_for<T>(
+    items: Placed<T>,
+    ask: impl FnOnce(Vec<T>) -> AskNumber,
+) -> Option<(AskNumber, Vec<usize>)> {
+    if items.is_empty() {
+        return None;
+    }
+    let (places, items) = items.into_iter().unzip();
+    Some((ask(items), places))
+}

@@ -1,0 +1,65 @@
+//! Messages that may come to this proxy by several ways and are delivered once: their keys.
+//!
+//! Only QoS 2 messages of persistent sessions, and wills, carry a key. Keys are remembered for a while, and as many
+//! as [`MOST`]; the store remembers them for longer for the sessions that it keeps.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// Most keys that are remembered.
+const MOST: usize = 65_536;
+
+/// How long a key is remembered at least, unless there are too many.
+const MEMORY: Duration = Duration::from_secs(600);
+
+/// Keys of two generations: the younger is filled, then the older forgotten.
+#[derive(Debug, Default)]
+pub(crate) struct OnceKeys {
+    generations: Mutex<Generations>,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashSet<u128, foldhash::fast::RandomState>,
+    old: HashSet<u128, foldhash::fast::RandomState>,
+    since: Option<Instant>,
+}
+
+impl OnceKeys {
+    /// Whether a message with this key has not been here before. From now on it has.
+    pub(crate) fn is_first(&self, key: u128, now: Instant) -> bool {
+        let mut generations = self.generations.lock();
+        let since = *generations.since.get_or_insert(now);
+        if generations.young.len() >= MOST / 2 || now >= since + MEMORY {
+            generations.old = std::mem::take(&mut generations.young);
+            generations.since = Some(now);
+        }
+        !generations.old.contains(&key) && generations.young.insert(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_first_once_while_it_is_remembered() {
+        let (keys, now) = (OnceKeys::default(), Instant::now());
+        assert!(keys.is_first(1, now));
+        assert!(!keys.is_first(1, now + MEMORY));
+        assert!(keys.is_first(2, now + MEMORY));
+        assert!(keys.is_first(1, now + 2 * MEMORY));
+    }
+
+    #[test]
+    fn however_many_keys_come_the_memory_is_bounded() {
+        let (keys, now) = (OnceKeys::default(), Instant::now());
+        for key in 0..10 * MOST as u128 {
+            assert!(keys.is_first(key, now));
+        }
+        let generations = keys.generations.lock();
+        assert!(generations.young.len() + generations.old.len() <= MOST);
+    }
+}
