@@ -197,6 +197,11 @@ impl Groups {
         });
     }
 
+    /// Whether `group` is the one with this filter.
+    pub(crate) fn is_group(&self, group: GroupId, filter: &TopicFilter) -> bool {
+        self.filters.get(filter.as_byte_string()) == Some(&group)
+    }
+
     /// A member has no connection; its session goes on.
     pub(crate) fn away(&mut self, filter: &TopicFilter, session: SessionId, call: &mut Call<'_>) {
         if let Some(id) = self.filters.get(filter.as_byte_string()).copied() {
@@ -237,9 +242,6 @@ impl Groups {
 
     /// A message for every group whose filter matches.
     pub(crate) fn publish(&mut self, queued: &Queued, call: &mut Call<'_>) {
-        if self.groups.is_empty() {
-            return;
-        }
         let mut matched = std::mem::take(&mut self.matched);
         self.index.matches(&queued.message.topic, |id, ()| matched.push(id));
         matched.sort_unstable();
