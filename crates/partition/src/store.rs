@@ -10,6 +10,7 @@ mod fjall_store;
 mod home;
 mod journal;
 mod keeper;
+mod manifests;
 mod memory;
 mod tail;
 mod tuning;

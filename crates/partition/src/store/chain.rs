@@ -13,7 +13,10 @@ pub(super) const KEY: &[u8] = b"\xff\xffcommit";
 /// Rows of partitions from this number on would get in the way of [`KEY`].
 pub(super) const PARTITIONS_END: u16 = 0xffff;
 
-const ENCODED: usize = 32;
+const ENCODED: usize = 40;
+
+/// More numbers than fjall gives out between two commits.
+const SLACK: u64 = 1 << 32;
 
 /// One commit, as its row tells it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +27,9 @@ pub(super) struct Link {
     pub(super) number: u64,
     /// Of the commit before.
     pub(super) previous: u64,
+    /// The number that fjall gave this commit is not less. fjall has no checksum over that, and takes a commit with
+    /// too low a number for one that its tables have already.
+    pub(super) floor: u64,
     /// Over the rows of this commit and all of the above.
     pub(super) checksum: u64,
 }
@@ -34,9 +40,14 @@ impl Link {
         self.number == before.number + 1 && self.previous == before.checksum
     }
 
+    /// Whether fjall can have given it this number.
+    pub(super) fn can_have(&self, seqno: u64) -> bool {
+        (self.floor..self.floor.saturating_add(SLACK)).contains(&seqno)
+    }
+
     pub(super) fn encode(&self) -> [u8; ENCODED] {
         let mut bytes = [0; ENCODED];
-        let fields = [self.epoch, self.number, self.previous, self.checksum];
+        let fields = [self.epoch, self.number, self.previous, self.floor, self.checksum];
         for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
             place.copy_from_slice(&field.to_be_bytes());
         }
@@ -48,8 +59,14 @@ impl Link {
         let mut fields = bytes
             .chunks_exact(8)
             .map(|field| u64::from_be_bytes(field.try_into().expect("chunks of 8 bytes")));
-        let mut field = || fields.next().expect("four chunks");
-        Some(Self { epoch: field(), number: field(), previous: field(), checksum: field() })
+        let mut field = || fields.next().expect("five chunks");
+        Some(Self {
+            epoch: field(),
+            number: field(),
+            previous: field(),
+            floor: field(),
+            checksum: field(),
+        })
     }
 }
 
@@ -80,16 +97,11 @@ impl Seal {
         }
     }
 
-    /// The link of a commit of these rows.
-    pub(super) fn link(mut self, epoch: u64, number: u64, previous: u64) -> Link {
-        for field in [epoch, number, previous] {
+    /// `link` with the checksum for a commit of these rows.
+    pub(super) fn close(mut self, link: Link) -> Link {
+        for field in [link.epoch, link.number, link.previous, link.floor] {
             self.0.update(&field.to_be_bytes());
         }
-        Link { epoch, number, previous, checksum: self.0.digest() }
-    }
-
-    /// Whether `link` is the link of a commit of these rows.
-    pub(super) fn is_of(self, link: &Link) -> bool {
-        self.link(link.epoch, link.number, link.previous) == *link
+        Link { checksum: self.0.digest(), ..link }
     }
 }

@@ -215,7 +215,13 @@ impl FjallStore {
                 }
             }
         }
-        let link = seal.link(self.epoch, self.link.number + 1, self.link.checksum);
+        let link = seal.close(Link {
+            epoch: self.epoch,
+            number: self.link.number + 1,
+            previous: self.link.checksum,
+            floor: self.database.visible_seqno(),
+            checksum: 0,
+        });
         rows.insert(self.keyspace(Table::Meta), chain::KEY, link.encode());
         rows.commit().map_err(|error| self.failure(&error))?;
         self.committed(link)

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::store::OpenError;
 use crate::store::chain::{Link, PARTITIONS_END};
 use crate::store::journal::{self, Survey, Tear};
+use crate::store::manifests;
 use crate::store::tail::{self, Mark, Tail};
 
 /// The format that is written, and the newest that is read.
@@ -94,7 +95,9 @@ impl Home {
         let Some(mark) = mark else {
             return Err(broken(&self.path, "the file `tail` cannot be read".into()));
         };
-        let survey = journal::survey(&self.rows()).map_err(|error| failed(&self.rows(), &error))?;
+        self.check_lists()?;
+        let rows = self.rows();
+        let survey = journal::survey(&rows).map_err(|error| failed(&rows, &error))?;
         let required = mark.required(tail::boot());
         match judge(&survey, required) {
             Verdict::Sound => {}
@@ -110,8 +113,17 @@ impl Home {
         Ok((tail, Recovered { mark, required, last: survey.last }))
     }
 
+    fn check_lists(&self) -> Result<(), OpenError> {
+        let rows = self.rows();
+        match manifests::fault(&rows).map_err(|error| failed(&rows, &error))? {
+            Some(fault) => Err(broken(&self.path, fault)),
+            None => Ok(()),
+        }
+    }
+
     /// Cuts every journal at the first thing that cannot be read, after a copy of it was made.
     pub(super) fn cut_anyway(&self) -> Result<(), OpenError> {
+        self.check_lists()?;
         let survey = journal::survey(&self.rows()).map_err(|error| failed(&self.rows(), &error))?;
         for tear in survey.tears {
             set_aside(&tear).map_err(|error| failed(&tear.journal, &error))?;

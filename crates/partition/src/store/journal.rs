@@ -22,6 +22,8 @@ const MAGIC: &[u8; 4] = b"FJL\x03";
 /// Tag, kind, compression, keyspace, and the lengths of key, value and stored value.
 const ITEM_HEAD: u64 = 21;
 
+const BUFFER: usize = 256 * 1024;
+
 /// What the journals hold.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
@@ -49,13 +51,19 @@ pub(super) struct Tear {
 /// Reads all journals in `folder`.
 pub(super) fn survey(folder: &Path) -> io::Result<Survey> {
     let mut survey = Survey::default();
+    let mut seqno = 0;
     let journals = journals(folder)?;
     for (index, path) in journals.iter().enumerate() {
         let mut journal = Journal::open(path)?;
         let stopped_at = loop {
             let at = journal.position;
             match journal.commit() {
-                Ok(link) => survey.add(link),
+                // Else fjall would put it in another place.
+                Ok(commit) if commit.seqno > seqno => {
+                    seqno = commit.seqno;
+                    survey.add(commit.link);
+                }
+                Ok(_) => break at,
                 Err(Stop::Unreadable) => break at,
                 Err(Stop::Io(error)) => return Err(error),
             }
@@ -118,6 +126,12 @@ impl From<io::Error> for Stop {
     }
 }
 
+struct Commit {
+    /// By which fjall orders it.
+    seqno: u64,
+    link: Link,
+}
+
 /// Where in the bytes of an item its parts are.
 struct Item {
     key: Range<usize>,
@@ -136,18 +150,18 @@ impl Journal {
     fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let length = file.metadata()?.len();
-        let reader = BufReader::with_capacity(256 * 1024, file);
+        let reader = BufReader::with_capacity(BUFFER, file);
         Ok(Self { reader, length, position: 0, item: Vec::new() })
     }
 
     /// The next commit. After an error the position is anywhere.
-    fn commit(&mut self) -> Result<Link, Stop> {
+    fn commit(&mut self) -> Result<Commit, Stop> {
         let [tag] = self.bytes()?;
         if tag != START {
             return Err(Stop::Unreadable);
         }
         let items = u32::from_le_bytes(self.bytes()?);
-        let _seqno: [u8; 8] = self.bytes()?;
+        let seqno = u64::from_le_bytes(self.bytes()?);
         let mut written = Xxh3::new();
         let mut seal = Seal::new();
         let mut link = None;
@@ -166,7 +180,9 @@ impl Journal {
         let magic: [u8; 4] = self.bytes()?;
         let whole = tag == END && checksum == written.digest() && magic == *MAGIC;
         match link {
-            Some(link) if whole && seal.is_of(&link) => Ok(link),
+            Some(link) if whole && link.can_have(seqno) && seal.close(link) == link => {
+                Ok(Commit { seqno, link })
+            }
             _ => Err(Stop::Unreadable),
         }
     }
@@ -209,11 +225,12 @@ impl Journal {
     /// Whether there are only zeros: journals are made longer than what is in them.
     fn is_blank_from(&mut self, at: u64) -> io::Result<bool> {
         self.reader.seek(SeekFrom::Start(at))?;
-        let mut buffer = vec![0; 256 * 1024];
+        let zeros = vec![0; BUFFER];
+        let mut buffer = vec![0; BUFFER];
         loop {
             match self.reader.read(&mut buffer)? {
                 0 => return Ok(true),
-                read if buffer[..read].iter().any(|byte| *byte != 0) => return Ok(false),
+                read if buffer[..read] != zeros[..read] => return Ok(false),
                 _ => {}
             }
         }
