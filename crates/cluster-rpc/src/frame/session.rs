@@ -195,21 +195,21 @@ impl SessionCall {
 
 impl SessionCall {
     /// Takes another one in that says more of the same: confirmations of one session. Else it comes back.
-    pub(crate) fn merge(&mut self, next: Self) -> Result<(), Self> {
+    pub(crate) fn merge(&mut self, mut next: Self) -> Result<(), Self> {
         const MOST: usize = 1_024;
-        let Self::Acknowledge { held, settled, received } = self else {
+        let (
+            Self::Acknowledge { held, settled, received },
+            Self::Acknowledge { held: of, settled: more_settled, received: more_received },
+        ) = (self, &mut next)
+        else {
             return Err(next);
         };
-        match next {
-            Self::Acknowledge { held: of, settled: mut more, received: mut more_received }
-                if of == *held && settled.len() + received.len() < MOST =>
-            {
-                settled.append(&mut more);
-                received.append(&mut more_received);
-                Ok(())
-            }
-            next => Err(next),
+        if held != of || settled.len() + received.len() >= MOST {
+            return Err(next);
         }
+        settled.append(more_settled);
+        received.append(more_received);
+        Ok(())
     }
 }
 
