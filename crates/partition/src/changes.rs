@@ -10,7 +10,8 @@ use mqtt_codec::{Message, QoS, SubscriptionId, SubscriptionOptions, TopicFilter}
 
 use crate::effect::Effect;
 use crate::id::{
-    ClientHash, Epoch, Holder, Lsn, OnceKey, PartitionId, ProxyId, SessionId, UnixMillis,
+    ClientHash, Epoch, GroupId, Holder, Lsn, OnceKey, PartitionId, ProxyId, QueueSeq, SessionId,
+    UnixMillis,
 };
 use crate::row::EntryHead;
 use crate::stats::{DropReason, Dropped};
@@ -40,6 +41,10 @@ pub(crate) struct Changes {
     pub(crate) wills: Vec<DueWill>,
     /// Connections that may have something to take.
     pub(crate) ready: Vec<Ready>,
+    /// Sessions whose scan of retained messages is to go on.
+    pub(crate) scans: Vec<SessionId>,
+    /// Rows of queues that are still being put together, in bytes.
+    pub(crate) queued_bytes: usize,
     /// Messages that are not delivered, by reason.
     pub(crate) dropped: Dropped,
 }
@@ -129,10 +134,12 @@ pub(crate) enum Internal {
         filter: TopicFilter,
         member: Member,
         /// Deliveries that have arrived and are not acknowledged, if it is the connection it was.
-        arrived: Vec<u64>,
+        arrived: Vec<(GroupId, QueueSeq)>,
     },
     /// A member has no connection; its session goes on.
     MemberAway { filter: TopicFilter, session: SessionId },
+    /// A member's own queue, into which QoS 2 messages of its groups go, has room for more.
+    MemberDrained { session: SessionId },
     /// A message for a session's own queue.
     Deliver { session: SessionId, head: EntryHead, message: Arc<Message> },
 }
@@ -143,7 +150,6 @@ pub(crate) struct JoinGroup {
     /// `$share/{name}/{filter}`.
     pub(crate) filter: TopicFilter,
     pub(crate) session: SessionId,
-    pub(crate) client: ClientHash,
     pub(crate) kind: MemberKind,
     pub(crate) options: SubscriptionOptions,
     pub(crate) subscription_id: Option<SubscriptionId>,

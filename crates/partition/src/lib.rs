@@ -17,18 +17,26 @@
 
 #![warn(missing_docs)]
 
+mod body;
 mod changes;
 mod command;
 mod config;
 mod effect;
 mod group;
 mod id;
+mod lane;
+mod numbers;
+mod once;
 mod owner;
+mod partition;
+mod queue;
 mod retained;
 mod row;
+mod session;
 mod stats;
 mod store;
 mod will;
+mod window;
 
 pub use command::{
     Acknowledge, AcknowledgeGroup, Attach, Begin, Command, Detach, Farewell, Origin, Publish,

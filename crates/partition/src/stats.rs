@@ -61,6 +61,10 @@ impl Dropped {
         self.0[reason as usize]
     }
 
+    pub(crate) fn add_all(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+    }
+
     pub(crate) const fn add(&mut self, reason: DropReason, messages: u64) {
         self.0[reason as usize] += messages;
     }

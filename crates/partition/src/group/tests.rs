@@ -87,7 +87,6 @@ fn join(kind: MemberKind, qos: QoS, member: changes::Member) -> JoinGroup {
     JoinGroup {
         filter: filter(FILTER),
         session: member.session,
-        client: ClientHash(member.session.number()),
         kind,
         options: SubscriptionOptions { qos, ..SubscriptionOptions::default() },
         subscription_id: None,

@@ -169,11 +169,6 @@ impl Chunk {
         put_varint(&mut self.value, weight);
     }
 
-    /// How many bytes it has so far.
-    pub(crate) fn len(&self) -> usize {
-        self.value.len()
-    }
-
     /// The value of the row.
     pub(crate) fn finish(self) -> Vec<u8> {
         self.value

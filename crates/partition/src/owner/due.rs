@@ -1,0 +1,176 @@
+//! What an owner does when time has passed, and what it tidies up bit by bit.
+
+use mqtt_codec::{SubscriptionIds, TopicFilter, TopicName};
+
+use super::Owner;
+use crate::changes::{DueWill, Stamp};
+use crate::command::{Origin, Publish};
+use crate::id::{ProxyId, PublishToken, SessionId, UnixMillis};
+use crate::partition::Source;
+use crate::retained::{RetainedPart, page_over};
+use crate::row::EntryHead;
+use crate::store::{Store, StoreError};
+use crate::will::{Due, Outgoing};
+
+/// Connections of a dead proxy that end at a time.
+const CONNECTIONS_AT_A_TIME: usize = 512;
+/// Sessions whose retained messages are read at a time.
+const SCANS_AT_A_TIME: usize = 8;
+/// Retained messages read at a time for one session.
+const SCAN_PAGE: usize = 128;
+/// Sessions that end at a time.
+const ENDS_AT_A_TIME: usize = 512;
+/// Keys of known messages are looked through so often.
+const KEYS_MILLIS: u64 = 1000;
+/// In the past, whatever the time.
+const AT_ONCE: UnixMillis = UnixMillis(0);
+
+impl<S: Store> Owner<S> {
+    pub(super) fn advance(&mut self, stamp: Stamp) -> Result<(), StoreError> {
+        self.bury_some(stamp);
+        self.fire_due(stamp);
+        for _ in 0..SCANS_AT_A_TIME.min(self.scans.len()) {
+            let Some(session) = self.scans.pop_front() else { break };
+            self.scan(session, stamp);
+        }
+        let keys = stamp.now >= self.keys_due;
+        if keys {
+            self.keys_due = UnixMillis(stamp.now.0.saturating_add(KEYS_MILLIS));
+        }
+        let Self { partitions, store, changes, .. } = self;
+        for partition in partitions {
+            partition.tidy(stamp.now, store, changes)?;
+            if partition.has_group_pages() && !self.uncommitted {
+                partition.page_groups(stamp, store, changes)?;
+            }
+            if keys {
+                partition.expire_keys(stamp.now, store, changes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When there is something to do next.
+    pub(super) fn deadline(&self) -> Option<UnixMillis> {
+        let busy = !self.dead.is_empty()
+            || !self.scans.is_empty()
+            || self.partitions.iter().any(|one| one.is_untidy() || one.has_group_pages());
+        if busy {
+            return Some(AT_ONCE);
+        }
+        let timers = self.partitions.iter().filter_map(|partition| {
+            let (at, due, _) = partition.timers().next()?;
+            match due {
+                Due::End => Some(at),
+                Due::Will if partition.outbox().is_full() => None,
+                Due::Will => Some(at.max(self.paced_until)),
+            }
+        });
+        let retained = self.partitions.iter().filter_map(|one| one.retained().next_expiry());
+        timers.chain(retained).chain([self.keys_due]).min()
+    }
+
+    /// The life of a proxy is over.
+    pub(super) fn bury(&mut self, proxy: ProxyId, stamp: Stamp) {
+        for partition in &mut self.partitions {
+            partition.end_members_of(proxy, stamp, &mut self.changes);
+        }
+        self.ready.forget(proxy);
+        self.dead.push_back(proxy);
+        self.bury_some(stamp);
+    }
+
+    fn bury_some(&mut self, stamp: Stamp) {
+        let Some(proxy) = self.dead.front().copied() else { return };
+        let mut left = CONNECTIONS_AT_A_TIME;
+        for partition in &mut self.partitions {
+            left -= partition.leave_some(proxy, left, stamp, &mut self.changes);
+            if left == 0 {
+                return;
+            }
+        }
+        self.dead.pop_front();
+    }
+
+    /// Wills and ends of sessions.
+    pub(super) fn fire_due(&mut self, stamp: Stamp) {
+        let mut ends = ENDS_AT_A_TIME;
+        for at in 0..self.partitions.len() {
+            while let Some((due_at, due, session)) = self.partitions[at].timers().next() {
+                if due_at > stamp.now || ends == 0 {
+                    break;
+                }
+                let partition = &mut self.partitions[at];
+                match due {
+                    Due::Will if partition.outbox().is_full() => break,
+                    Due::Will if !self.pace.take(stamp.now) => {
+                        self.paced_until = self.pace.next();
+                        break;
+                    }
+                    Due::Will => {
+                        partition.timers_mut().pop(stamp.now);
+                        partition.fire(session, stamp.now, &mut self.changes);
+                        self.wills += 1;
+                    }
+                    Due::End => {
+                        partition.timers_mut().pop(stamp.now);
+                        partition.expire(session, stamp, &mut self.changes);
+                        ends -= 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A will, to everyone here and to the relays.
+    pub(super) fn publish_will(&mut self, will: DueWill, stamp: Stamp) -> Result<(), StoreError> {
+        let DueWill { session, publisher, once, message, expires_at } = will;
+        let there = usize::from(session.partition().0);
+        let Some(partition) = self.partitions.get_mut(there) else { return Ok(()) };
+        let outgoing = Outgoing { message: message.clone(), expires_at, once };
+        let changes = &mut self.changes;
+        let (batch, effects) = (&mut changes.batch, &mut changes.effects);
+        partition.outbox_mut().send(outgoing, stamp.lsn, batch, effects);
+        let origin = Origin { proxy: ProxyId(0), lane: 0, seq: 0 };
+        let token = PublishToken(0);
+        let once = Some(once);
+        let publish = Publish { token, origin, publisher, once, message, expires_at };
+        self.spread(&publish, Source::Here, stamp)
+    }
+
+    /// Goes on with what a session is owed of the retained messages.
+    fn scan(&mut self, id: SessionId, stamp: Stamp) {
+        let there = usize::from(id.partition().0);
+        let Some(partition) = self.partitions.get_mut(there) else { return };
+        let Some((number, mut scan)) = partition.next_scan(id) else { return };
+        let page = self.page(&scan.filter, scan.after.as_ref(), SCAN_PAGE, stamp.now);
+        let Self { partitions, changes, .. } = self;
+        let Some(partition) = partitions.get_mut(there) else { return };
+        let subscription_ids: SubscriptionIds = scan.subscription_id.into_iter().collect();
+        for found in page.messages {
+            if found.version > scan.since {
+                continue;
+            }
+            let head = EntryHead {
+                qos: scan.qos.min(found.message.qos),
+                retain: true, // [MQTT-3.3.1-8]
+                subscription_ids: subscription_ids.clone(),
+                expires_at: found.expires_at,
+            };
+            partition.deliver(id, head, &found.message, changes);
+        }
+        scan.after = page.next;
+        partition.move_scan(id, (number, scan), changes);
+    }
+
+    pub(super) fn page(
+        &self,
+        filter: &TopicFilter,
+        after: Option<&TopicName>,
+        limit: usize,
+        now: UnixMillis,
+    ) -> RetainedPart {
+        let retained: Vec<_> = self.partitions.iter().map(|one| one.retained()).collect();
+        page_over(&retained, filter, after, limit, now)
+    }
+}
