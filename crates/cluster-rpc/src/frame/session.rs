@@ -320,7 +320,7 @@ pub enum SessionAnswer {
         request: u64,
         /// In the order of their topics; RETAIN is set, and the expiry is what is left.
         messages: Vec<Arc<Message>>,
-        /// Where the next page begins; `None` after the last.
+        /// The topic after which the next page begins; `None` after the last.
         next: Option<TopicName>,
     },
 }
