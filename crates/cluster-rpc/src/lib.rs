@@ -1,15 +1,17 @@
 //! Routes and messages between proxies and intermediates, over gRPC.
 //!
-//! The only crate that sees protobuf and tonic. A proxy [`start`]s an uplink; an intermediate [`serve`]s and
+//! The only crate that sees protobuf and tonic. An endpoint [`start`]s an uplink; an intermediate [`serve`]s and
 //! gets streams of [`frame`]s. What a frame carries is checked where it arrives and nowhere again.
 //!
 //! # Layout
 //!
 //! - [`frame`]: what is said, as our types; `proto`, `convert`: its form on the wire
 //! - [`acceptor`], [`stream`]: the accepting side, which knows nothing of what is said
-//! - [`uplink`]: the proxy's side; `link`: one intermediate; both drive the sans-IO cores `origin`
-//!   (what leaves), `receiver` (what arrives), `route_log` and `route_feed` (its own routes) and
-//!   `membership` (what it knows of the intermediates)
+//! - [`uplink`]: the side of an endpoint, a proxy or the store; `link`: one intermediate; both drive the
+//!   sans-IO cores `origin` (what leaves), `receiver` and `refusals` (what arrives, and what of it was not
+//!   taken), `route_log` and `route_feed` (its own routes) and `membership` (what it knows of the
+//!   intermediates)
+//! - [`StoreLink`] and [`StoreEvents`]: a proxy's way to the store, whichever intermediate holds it
 
 pub mod acceptor;
 mod backoff;
