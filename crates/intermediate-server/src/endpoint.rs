@@ -80,17 +80,14 @@ impl Endpoint {
         }
     }
 
-    /// When it is dead if nothing is heard of it until then; the store never is.
-    pub(crate) fn deadline(&self, lease: Duration, local_return: Duration) -> Option<Instant> {
-        if self.role == EndpointRole::Store {
-            return None;
-        }
+    /// When it is given up if nothing is heard of it until then.
+    pub(crate) fn deadline(&self, lease: Duration, local_return: Duration) -> Instant {
         let lease_end = self.last_heard + lease;
-        Some(match (self.broken_at, self.peer) {
+        match (self.broken_at, self.peer) {
             // The kernel closes a dead process's sockets, so here the stream's end says enough.
             (Some(broken_at), Peer::Local) => lease_end.min(broken_at + local_return),
             (Some(_), Peer::Remote) | (None, _) => lease_end,
-        })
+        }
     }
 
     /// The route stream's view has changed.

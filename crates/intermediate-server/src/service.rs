@@ -355,13 +355,16 @@ impl Service {
     async fn serve<K: Kind>(self, mut stream: Stream<K::Up, K::Down>) {
         let peer = stream.peer();
         let close = CancellationToken::new();
-        let attached = self.attach::<K>(peer, stream.sender(), close.clone());
-        let mut closed = pin!(close.cancelled());
+        let sender = stream.sender();
+        let attached = self.attach::<K>(peer, sender.clone(), close.clone());
+        let (mut closed, mut ended) = (pin!(close.cancelled()), pin!(sender.ended()));
         let end = loop {
             let frame = tokio::select! {
                 biased;
                 () = &mut closed => break End::Closed,
                 frame = stream.recv() => frame,
+                // A peer may have left its half open.
+                () = &mut ended => break End::Ended,
             };
             let frame = match frame {
                 Ok(Some(frame)) => frame,

@@ -1,4 +1,4 @@
-//! An intermediate with real gRPC, and proxies that are nothing but uplinks.
+//! An intermediate with real gRPC that only relays; the store and the proxies are nothing but uplinks.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cluster_rpc::frame::{NodeId, Provenance, Route};
+use cluster_rpc::frame::{EndpointRole, NodeId, Provenance, RelayState, Route};
 use cluster_rpc::{Token, Uplink, UplinkConfig, UplinkEvent, UplinkEvents};
 use intermediate_server::{Config, Listeners, Node, Stats};
-use mqtt_codec::{Message, PublishProperties, QoS, TopicFilter, TopicName};
+use mqtt_codec::{Message, PublishProperties, QoS, ReasonCode, TopicFilter, TopicName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -21,35 +21,43 @@ const SOON: Duration = Duration::from_secs(20);
 struct Intermediate {
     node: Node,
     stop: CancellationToken,
+    /// Wants nothing. Without one no relay serves.
+    _store: Option<Proxy>,
 }
 
 impl Intermediate {
-    async fn start(address: &str, change: impl FnOnce(&mut Config)) -> Self {
+    /// Without a store.
+    async fn alone(address: &str, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             node_id: "relay".to_owned(),
             start_grace: Duration::ZERO.into(),
             drain: Duration::from_millis(500).into(),
             ..Config::default()
         };
+        config.data.directory = None;
         change(&mut config);
         let grpc = TcpListener::bind(address).await.unwrap();
         let admin = Some(TcpListener::bind("127.0.0.1:0").await.unwrap());
         let stop = CancellationToken::new();
         let node = Node::start(config, Listeners { grpc, admin }, stop.clone()).unwrap();
-        Self { node, stop }
+        Self { node, stop, _store: None }
     }
 
     async fn any() -> Self {
-        Self::start("127.0.0.1:0", |_| {}).await
+        let relay = Self::alone("127.0.0.1:0", |_| {}).await;
+        let store = Proxy::store(relay.address());
+        Self { _store: Some(store), ..relay }
     }
 
     fn address(&self) -> SocketAddr {
         self.node.addresses().grpc
     }
 
-    async fn stop(self) {
+    /// The store goes on.
+    async fn stop(self) -> Option<Proxy> {
         self.stop.cancel();
         tokio::time::timeout(SOON, self.node.join()).await.unwrap().unwrap();
+        self._store
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Stats) -> bool) {
@@ -64,11 +72,18 @@ struct Proxy {
     stop: CancellationToken,
     received: Vec<u32>,
     completed: BTreeSet<u32>,
+    refused: Vec<(u32, ReasonCode)>,
+    /// What it does not take.
+    refuses: Vec<u32>,
 }
 
 impl Proxy {
     fn start(name: &str, intermediate: SocketAddr) -> Self {
         Self::with(name, intermediate, |_| {})
+    }
+
+    fn store(intermediate: SocketAddr) -> Self {
+        Self::with("relay/store", intermediate, |config| config.role = EndpointRole::Store)
     }
 
     fn with(name: &str, intermediate: SocketAddr, change: impl FnOnce(&mut UplinkConfig)) -> Self {
@@ -80,7 +95,15 @@ impl Proxy {
         change(&mut config);
         let stop = CancellationToken::new();
         let (uplink, events) = cluster_rpc::start(config, stop.clone());
-        Self { uplink, events, stop, received: Vec::new(), completed: BTreeSet::new() }
+        Self {
+            uplink,
+            events,
+            stop,
+            received: Vec::new(),
+            completed: BTreeSet::new(),
+            refused: Vec::new(),
+            refuses: Vec::new(),
+        }
     }
 
     async fn serving(&self) {
@@ -96,11 +119,15 @@ impl Proxy {
     }
 
     fn publish(&self, topic: &str, number: u32, qos: QoS) {
+        self.send((topic, false), number, qos);
+    }
+
+    fn send(&self, (topic, retain): (&str, bool), number: u32, qos: QoS) {
         let message = Arc::new(Message {
             topic: TopicName::new(topic.to_owned()).unwrap(),
             payload: Bytes::from(number.to_be_bytes().to_vec()),
             qos,
-            retain: false,
+            retain,
             expiry_secs: None,
             properties: PublishProperties::default(),
         });
@@ -125,11 +152,16 @@ impl Proxy {
                 let number = |message: &Arc<Message>| {
                     u32::from_be_bytes(message.payload.as_ref().try_into().unwrap())
                 };
-                self.received.extend(deliveries.messages().map(number));
-                deliveries.accept();
+                let numbers: Vec<u32> = deliveries.messages().map(number).collect();
+                let refuses = |number: &u32| self.refuses.contains(number);
+                let refused = numbers.iter().enumerate().filter(|(_, number)| refuses(number));
+                let refused =
+                    refused.map(|(index, _)| (index, ReasonCode::QuotaExceeded)).collect();
+                self.received.extend(numbers.iter().filter(|number| !refuses(number)));
+                deliveries.accept_but(refused);
             }
             UplinkEvent::Completed(tickets) => self.completed.extend(tickets),
-            UplinkEvent::Refused(refused) => panic!("refused: {refused:?}"),
+            UplinkEvent::Refused(refused) => self.refused.extend(refused),
             UplinkEvent::Fenced { new, .. } => panic!("fenced: {new:?}"),
         }
     }
@@ -190,11 +222,11 @@ async fn a_restart_of_the_intermediate_under_load_loses_nothing_and_keeps_the_or
     for number in 0..500 {
         publisher.publish("a/b", number, QoS::ExactlyOnce);
     }
-    relay.stop().await;
+    let _store = relay.stop().await;
     for number in 500..1_000 {
         publisher.publish("a/b", number, QoS::ExactlyOnce);
     }
-    let relay = Intermediate::start(&address.to_string(), |_| {}).await;
+    let relay = Intermediate::alone(&address.to_string(), |_| {}).await;
     subscriber.act("deliveries", |one| one.received.len() >= 1_000).await;
     publisher.act("completions", |one| one.completed.len() == 1_000).await;
     assert!(subscriber.received.iter().copied().eq(0..1_000), "in order, each once");
@@ -236,10 +268,14 @@ async fn a_route_that_is_lost_is_noticed_by_the_digest_and_repaired() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_token_nobody_is_served() {
-    let relay = Intermediate::start("127.0.0.1:0", |config| {
+    let relay = Intermediate::alone("127.0.0.1:0", |config| {
         config.cluster.token = Some(daemon::Secret::new("secret"));
     })
     .await;
+    let _store = Proxy::with("relay/store", relay.address(), |config| {
+        config.role = EndpointRole::Store;
+        config.token = Token::new("secret");
+    });
     let stranger = Proxy::start("stranger", relay.address());
     let friend = Proxy::with("friend", relay.address(), |config| {
         config.token = Token::new("secret");
@@ -250,14 +286,94 @@ async fn without_the_token_nobody_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_taken_before_the_store_is_there_and_nothing_retained_without_it() {
+    let relay = Intermediate::alone("127.0.0.1:0", |_| {}).await;
+    let mut publisher = Proxy::start("publisher", relay.address());
+    relay.until("it is a member", |stats| stats.members == 1).await;
+    let stats = relay.node.stats();
+    assert_eq!((stats.state, stats.waits_for_store), (RelayState::Joining, true));
+    let mut store = Proxy::store(relay.address());
+    publisher.serving().await;
+    assert!(!relay.node.stats().waits_for_store);
+    publisher.send(("a", true), 1, QoS::AtLeastOnce);
+    let held = tokio::time::timeout(SOON, store.events.next()).await.unwrap().unwrap();
+    assert_eq!(relay.node.stats().pending, 1);
+    store.take(held);
+    publisher.act("completion", |one| one.completed.contains(&1)).await;
+    assert_eq!(store.received, [1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_store_had_not_taken_when_it_died_is_given_to_its_next_life() {
+    let relay = Intermediate::alone("127.0.0.1:0", |_| {}).await;
+    let store = Proxy::store(relay.address());
+    let mut publisher = Proxy::start("publisher", relay.address());
+    publisher.serving().await;
+    store.subscribe("a", QoS::AtLeastOnce).await;
+    for number in 0..10 {
+        publisher.publish("a", number, QoS::AtLeastOnce);
+    }
+    relay.until("it waits", |stats| stats.pending == 10).await;
+    store.stop.cancel();
+    drop(store);
+    relay.until("its streams have ended", |stats| stats.streams == 3).await;
+    publisher.publish("a", 10, QoS::AtLeastOnce);
+    relay.until("it waits too", |stats| stats.store_outbox_messages == 11).await;
+    let mut store = Proxy::store(relay.address());
+    store.act("deliveries", |one| one.received.len() == 11).await;
+    publisher.act("completions", |one| one.completed.len() == 11).await;
+    assert!(store.received.iter().copied().eq(0..11));
+    assert_eq!(relay.node.stats().counts.dropped_dead, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publisher_hears_which_of_its_messages_were_refused() {
+    let relay = Intermediate::any().await;
+    let mut publisher = Proxy::start("publisher", relay.address());
+    let mut subscriber = Proxy::start("subscriber", relay.address());
+    publisher.serving().await;
+    subscriber.serving().await;
+    subscriber.subscribe("a", QoS::AtLeastOnce).await;
+    subscriber.refuses = vec![3, 50, 51];
+    for number in 0..100 {
+        publisher.publish("a", number, QoS::AtLeastOnce);
+    }
+    subscriber.act("deliveries", |one| one.received.len() == 97).await;
+    let all = |one: &Proxy| one.completed.len() + one.refused.len() == 100;
+    publisher.act("completions and refusals", all).await;
+    let refused: Vec<u32> = publisher.refused.iter().map(|(number, _)| *number).collect();
+    assert_eq!(refused, subscriber.refuses);
+    assert!(!publisher.completed.iter().any(|number| refused.contains(number)));
+    assert_eq!(relay.node.stats().counts.refused_quota, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_leaves_is_waited_for_no_longer() {
+    let relay = Intermediate::any().await;
+    let mut publisher = Proxy::start("publisher", relay.address());
+    let subscriber = Proxy::start("subscriber", relay.address());
+    publisher.serving().await;
+    subscriber.serving().await;
+    subscriber.subscribe("a", QoS::AtLeastOnce).await;
+    publisher.publish("a", 1, QoS::AtLeastOnce);
+    relay.until("it waits", |stats| stats.pending == 1).await;
+    subscriber.uplink.leave().await;
+    publisher.act("completion", |one| one.completed.contains(&1)).await;
+    let counts = relay.node.stats().counts;
+    assert_eq!((counts.left, counts.declared_dead), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_and_readiness_are_served() {
     let relay = Intermediate::any().await;
     let proxy = Proxy::start("proxy", relay.address());
     proxy.serving().await;
     proxy.subscribe("a", QoS::AtMostOnce).await;
     let admin = relay.node.addresses().admin.unwrap();
-    let ready = fetch(admin, "/readyz").await;
-    assert!(ready.starts_with("HTTP/1.1 200"), "{ready}");
+    let deadline = tokio::time::Instant::now() + SOON;
+    while !fetch(admin, "/readyz").await.starts_with("HTTP/1.1 200") {
+        assert!(tokio::time::Instant::now() < deadline, "not ready in time");
+    }
     let metrics = fetch(admin, "/metrics").await;
     for line in [
         "causeway_relay_messages_received_total{qos=\"1\"} 0",
@@ -266,6 +382,9 @@ async fn metrics_and_readiness_are_served() {
         "causeway_members 1",
         "causeway_routes 1",
         "causeway_relay_serving 1",
+        "causeway_relay_waits_for_store 0",
+        "causeway_relay_refused_total{reason=\"quota_exceeded\"} 0",
+        "causeway_relay_store_outbox_bytes 0",
     ] {
         assert!(metrics.contains(line), "{line} in\n{metrics}");
     }

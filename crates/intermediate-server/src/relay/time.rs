@@ -22,13 +22,17 @@ impl Relay {
         self.notice_stall(now);
         self.last_time = now;
         let (lease, local_return) = (self.config.lease, self.config.local_return);
-        let dead: Vec<Slot> = self
+        let silent: Vec<Slot> = self
             .slots()
-            .filter(|(_, one)| one.deadline(lease, local_return).is_some_and(|at| now >= at))
+            .filter(|(_, endpoint)| now >= endpoint.deadline(lease, local_return))
             .map(|(slot, _)| slot)
             .collect();
-        for slot in dead {
-            self.declare_dead(slot);
+        for slot in silent {
+            match self.store == Some(slot) {
+                // What is left of it must not look alive, and hold up the end of this process.
+                true => self.close_streams(slot),
+                false => self.declare_dead(slot),
+            }
         }
         self.give_up_overdue(now);
         self.close_silent_streams(now);

@@ -65,6 +65,24 @@ fn the_store_is_never_declared_dead_and_what_waits_for_it_waits() {
 }
 
 #[test]
+fn a_silent_stores_streams_end_and_nothing_else() {
+    let (mut net, store) = Net::with_store(&[route("t", 1)]);
+    let a = net.join("a", &[]);
+    net.publish(&a, vec![message(1, "t", 1)]);
+    net.relay.detach(store.routes, net.now);
+    net.pass(Duration::from_millis(5_900), &[&a]);
+    assert!(!net.is_closed(store.publish));
+    net.pass(SECOND, &[&a]);
+    assert!(net.is_closed(store.publish));
+    assert_eq!(net.relay.poll_deliver(store.deliver, net.now), Polled::Closed);
+    assert_eq!((net.acked(&a), net.relay.stats().routes), (None, 1));
+    // It comes again as it is.
+    let routes = net.hello_of(hello_frame(&store.member, EndpointRole::Store, &[]));
+    let deliver = net.open_deliver(&store.member, (0, 0));
+    assert_eq!(net.delivered(&Proxy { routes, deliver, ..store }), [(1, 1)]);
+}
+
+#[test]
 fn a_local_store_that_ends_is_waited_for_like_any_other() {
     let mut net = Net::without_store(|config| config.start_grace = Duration::ZERO);
     let stream = net.relay.attach(StreamKind::Routes, Peer::Local, net.now);
@@ -157,10 +175,11 @@ fn no_message_is_taken_before_the_store_has_told_its_routes() {
     assert_eq!(net.relay.state(), RelayState::Joining);
     assert!(net.relay.stats().waits_for_store);
     assert_eq!(net.said_on_publish(a.publish), []);
-    let store = net.hello_of(hello_frame(&member(STORE, 1), EndpointRole::Store, &[]));
-    net.pass(60 * SECOND, &[&a]);
+    let routes = net.hello_of(hello_frame(&member(STORE, 1), EndpointRole::Store, &[]));
+    let store = Proxy { routes, ..a.clone() };
+    net.pass(60 * SECOND, &[&a, &store]);
     assert_eq!(net.relay.state(), RelayState::Joining, "it has as much time as it needs");
-    net.snapshot(store, 0, &[route("t", 1)]);
+    net.snapshot(store.routes, 0, &[route("t", 1)]);
     assert_eq!(net.relay.state(), RelayState::Serving);
     assert!(!net.relay.stats().waits_for_store);
     assert!(matches!(net.said_on_publish(a.publish)[..], [PublishDown::Credit { .. }]));
