@@ -12,6 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::service::Service;
+use crate::stats::{Counts, Stats};
 
 /// Reads the relay's numbers at each scrape.
 #[derive(Debug)]
@@ -20,89 +21,97 @@ pub(crate) struct RelayCollector(pub(crate) Service);
 impl Collector for RelayCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
         let stats = self.0.stats();
-        let counts = stats.counts;
-        let encoder = &mut encoder;
-        labelled(
-            encoder,
-            ("relay_messages_received", "Messages taken from proxies"),
-            "qos",
-            &[("0", counts.received[0]), ("1", counts.received[1]), ("2", counts.received[2])],
-        )?;
-        labelled(
-            encoder,
-            ("relay_dropped", "Deliveries dropped; none of them was waited for"),
-            "reason",
-            &[
-                ("outbox_full", counts.dropped_full),
-                ("link_lost", counts.dropped_link),
-                ("proxy_dead", counts.dropped_dead),
-            ],
-        )?;
-        labelled(
-            encoder,
-            ("relay_refused", "Messages that their proxy was told are refused"),
-            "reason",
-            &[("quota_exceeded", counts.refused_quota), ("other", counts.refused_other)],
-        )?;
-        let counters = [
-            ("relay_deliveries_sent", "Deliveries sent to proxies, repetitions too", counts.sent),
-            ("members_declared_dead", "Proxies declared dead", counts.declared_dead),
-            ("members_left", "Proxies that said that they go, and went", counts.left),
-            ("members_fenced", "Proxies replaced by a newer life of theirs", counts.fenced),
-            (
-                "route_digest_mismatch",
-                "Routing tables that were not what their proxy said they are",
-                counts.digest_mismatches,
-            ),
-            ("stream_violations", "Streams ended because of what came on them", counts.violations),
-            ("relay_stalls", "Times the process stood still for a lease", counts.stalls),
-        ];
-        for (name, help, value) in counters {
-            counter(encoder, name, help, value)?;
-        }
-        let gauges = [
-            (
-                "relay_serving",
-                "1 while messages are taken",
-                u64::from(stats.state == RelayState::Serving),
-            ),
-            ("members", "Proxies whose routes are all here", stats.members),
-            ("endpoints", "Proxies known, members or not", stats.endpoints),
-            ("streams", "Streams attached", stats.streams),
-            ("routes", "Routes of all proxies", stats.routes),
-            (
-                "outbox_messages",
-                "Deliveries not acknowledged by their proxy",
-                stats.outbox_messages,
-            ),
-            ("outbox_bytes", "Bytes of those deliveries", stats.outbox_bytes),
-            (
-                "relay_store_outbox_messages",
-                "Deliveries that the store has not acknowledged",
-                stats.store_outbox_messages,
-            ),
-            (
-                "relay_store_outbox_bytes",
-                "Bytes of the deliveries that the store has not acknowledged",
-                stats.store_outbox_bytes,
-            ),
-            (
-                "relay_waits_for_store",
-                "1 while no message is taken because the store has not told its routes yet",
-                u64::from(stats.waits_for_store),
-            ),
-            ("outbox_congested", "Proxies whose outbox withholds credit", stats.congested_outboxes),
-            (
-                "relay_pending",
-                "Messages not acknowledged to the proxy they came from",
-                stats.pending,
-            ),
-        ];
-        for (name, help, value) in gauges {
-            gauge(encoder, name, help, value)?;
-        }
-        Ok(())
+        messages(&mut encoder, &stats.counts)?;
+        members(&mut encoder, &stats.counts)?;
+        present(&mut encoder, &stats)
     }
+}
+
+fn messages(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> Result<(), Error> {
+    labelled(
+        encoder,
+        ("relay_messages_received", "Messages taken from proxies"),
+        "qos",
+        &[("0", counts.received[0]), ("1", counts.received[1]), ("2", counts.received[2])],
+    )?;
+    labelled(
+        encoder,
+        ("relay_dropped", "Deliveries dropped; none of them was waited for"),
+        "reason",
+        &[
+            ("outbox_full", counts.dropped_full),
+            ("link_lost", counts.dropped_link),
+            ("proxy_dead", counts.dropped_dead),
+        ],
+    )?;
+    labelled(
+        encoder,
+        ("relay_refused", "Messages that their proxy was told are refused"),
+        "reason",
+        &[("quota_exceeded", counts.refused_quota), ("other", counts.refused_other)],
+    )?;
+    counter(
+        encoder,
+        "relay_deliveries_sent",
+        "Deliveries sent to proxies, repetitions too",
+        counts.sent,
+    )
+}
+
+fn members(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> Result<(), Error> {
+    let counters = [
+        ("members_declared_dead", "Proxies declared dead", counts.declared_dead),
+        ("members_left", "Proxies that said that they go, and went", counts.left),
+        ("members_fenced", "Proxies replaced by a newer life of theirs", counts.fenced),
+        (
+            "route_digest_mismatch",
+            "Routing tables that were not what their proxy said they are",
+            counts.digest_mismatches,
+        ),
+        ("stream_violations", "Streams ended because of what came on them", counts.violations),
+        ("relay_stalls", "Times the process stood still for a lease", counts.stalls),
+    ];
+    for (name, help, value) in counters {
+        counter(encoder, name, help, value)?;
+    }
+    Ok(())
+}
+
+fn present(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> Result<(), Error> {
+    let gauges = [
+        (
+            "relay_serving",
+            "1 while messages are taken",
+            u64::from(stats.state == RelayState::Serving),
+        ),
+        ("members", "Proxies whose routes are all here", stats.members),
+        ("endpoints", "Proxies known, members or not", stats.endpoints),
+        ("streams", "Streams attached", stats.streams),
+        ("routes", "Routes of all proxies", stats.routes),
+        ("outbox_messages", "Deliveries not acknowledged by their proxy", stats.outbox_messages),
+        ("outbox_bytes", "Bytes of those deliveries", stats.outbox_bytes),
+        (
+            "relay_store_outbox_messages",
+            "Deliveries that the store has not acknowledged",
+            stats.store_outbox_messages,
+        ),
+        (
+            "relay_store_outbox_bytes",
+            "Bytes of the deliveries that the store has not acknowledged",
+            stats.store_outbox_bytes,
+        ),
+        (
+            "relay_waits_for_store",
+            "1 while no message is taken because the store has not told its routes yet",
+            u64::from(stats.waits_for_store),
+        ),
+        ("outbox_congested", "Proxies whose outbox withholds credit", stats.congested_outboxes),
+        ("relay_pending", "Messages not acknowledged to the proxy they came from", stats.pending),
+    ];
+    for (name, help, value) in gauges {
+        gauge(encoder, name, help, value)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn counter(

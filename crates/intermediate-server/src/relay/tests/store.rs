@@ -325,7 +325,9 @@ fn more_refusals_than_fit_in_a_frame_are_all_told_before_the_acknowledgement() {
     let (last, refusals) = told.split_last().unwrap();
     let count = |frame: &PublishDown| match frame {
         PublishDown::Refused(refused) => refused.len(),
-        other => panic!("{other:?}"),
+        PublishDown::Acked(_) | PublishDown::BarrierDone(_) | PublishDown::Credit { .. } => {
+            panic!("told between refusals: {frame:?}")
+        }
     };
     assert_eq!((refusals.iter().map(count).sum(), last), (2_500, &acked(2_500)));
 }
