@@ -1,4 +1,4 @@
-//! One proxy in this process, on a port of its own.
+//! One proxy in this process, on a port of its own, with an intermediate of its own unless it is part of a cluster.
 //!
 //! Stops when dropped. A client task of it that panicked fails the test at the next connection, or
 //! when it stops.
@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{RawClient, connect_packet};
+use crate::intermediate::Intermediate;
+use crate::{DEADLINE, RawClient, connect_packet};
 
 /// A running proxy.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Broker {
     address: SocketAddr,
     admin: SocketAddr,
     stop: DropGuard,
+    /// The one that is its own; ends after it.
+    intermediate: Option<Intermediate>,
 }
 
 impl Broker {
@@ -41,15 +44,38 @@ impl Broker {
         })
     }
 
-    /// A proxy that stands alone, with the defaults as `configure` changes them.
+    /// A proxy and an intermediate with a store, ready to serve, with the defaults as `configure` changes those of the
+    /// proxy.
     ///
     /// # Panics
     ///
     /// When it does not start.
     pub async fn start(configure: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::default();
+        Self::start_with(configure, |_| {}).await
+    }
+
+    /// [`start`](Self::start), where `keep` changes the settings of the intermediate.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub async fn start_with(
+        configure: impl FnOnce(&mut Config),
+        keep: impl FnOnce(&mut intermediate_server::Config),
+    ) -> Self {
+        let grpc = free_port().await;
+        let address = grpc.local_addr().expect("a bound listener has an address");
+        let mut intermediate = Intermediate::with_store(0, address, Vec::new());
+        let mut store = intermediate.config();
+        keep(&mut store);
+        intermediate.start(grpc, store).await;
+        let mut config = Config { node_id: "proxy".to_owned(), ..Config::default() };
+        config.cluster.intermediates = vec![address.to_string()];
         configure(&mut config);
-        Self::listening(config, free_port().await).await
+        let broker = Self::listening(config, free_port().await).await;
+        let ready = tokio::time::timeout(2 * DEADLINE, broker.ready()).await;
+        ready.expect("a proxy with its intermediate is ready soon");
+        Self { intermediate: Some(intermediate), ..broker }
     }
 
     /// A proxy that serves on `listener`.
@@ -60,7 +86,7 @@ impl Broker {
         let shutdown = CancellationToken::new();
         let listeners = Listeners { mqtt: vec![listener], admin: Some(http) };
         let node = Node::start(config, listeners, shutdown.clone()).expect("a proxy starts");
-        Self { node, address, admin, stop: shutdown.drop_guard() }
+        Self { node, address, admin, stop: shutdown.drop_guard(), intermediate: None }
     }
 
     /// Where clients connect.
@@ -84,7 +110,17 @@ impl Broker {
         http(self.admin, path).await
     }
 
-    /// Waits until it serves, as a node of a cluster.
+    /// What the HTTP interface of its own intermediate answers to a GET of `path`.
+    ///
+    /// # Panics
+    ///
+    /// When it has none, or does not answer.
+    pub async fn store_http(&self, path: &str) -> String {
+        let intermediate = self.intermediate.as_ref().expect("it was started with an intermediate");
+        http(intermediate.admin(), path).await
+    }
+
+    /// Waits until it serves as a node of a cluster, with the store.
     pub async fn ready(&self) {
         self.node.ready().await;
     }
@@ -121,6 +157,9 @@ impl Broker {
         self.assert_sound();
         drop(self.stop);
         self.node.join().await.expect("it stops without a panic");
+        if let Some(mut intermediate) = self.intermediate {
+            intermediate.stop().await;
+        }
     }
 
     fn assert_sound(&self) {

@@ -1,17 +1,15 @@
 //! A whole cluster in this process: proxies and intermediates with real gRPC between them.
 //!
-//! Every node has a port the system chose and keeps it when it is restarted. Each intermediate has a
-//! runtime of its own, so that it can end at any point without a last word. Ends when dropped.
+//! Every node has a port the system chose and keeps it when it is restarted. The first intermediate has the store, and
+//! keeps it too; the others relay only. Ends when dropped.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use intermediate_server::{Listeners, Node};
+use intermediate_server::Node;
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
-use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::{Broker, DEADLINE, LinkProxy};
+use crate::intermediate::Intermediate;
+use crate::{Broker, LinkProxy};
 
 /// How a cluster is to be built.
 pub struct Plan {
@@ -27,19 +25,6 @@ pub struct Cluster {
     plan: Plan,
     intermediates: Vec<Intermediate>,
     proxies: Vec<Proxy>,
-}
-
-struct Intermediate {
-    address: SocketAddr,
-    running: Option<Running>,
-}
-
-/// A running intermediate.
-struct Running {
-    node: Node,
-    stop: DropGuard,
-    /// Taken when it ends: a runtime must not be dropped by a task.
-    runtime: Option<Runtime>,
 }
 
 struct Proxy {
@@ -81,11 +66,22 @@ impl Plan {
     pub async fn start(self) -> Cluster {
         let (proxies, intermediates) = (self.proxies, self.intermediates);
         let mut cluster = Cluster { plan: self, intermediates: Vec::new(), proxies: Vec::new() };
-        for number in 0..intermediates {
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for _ in 0..intermediates {
             let listener = bind("127.0.0.1:0".parse().expect("an address")).await;
-            let address = listener.local_addr().expect("a bound listener has an address");
-            let running = Some(cluster.run_intermediate(number, listener).await);
-            cluster.intermediates.push(Intermediate { address, running });
+            addresses.push(listener.local_addr().expect("a bound listener has an address"));
+            listeners.push(listener);
+        }
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let mut intermediate = match number {
+                0 => Intermediate::with_store(0, addresses[0], addresses[1..].to_vec()),
+                number => Intermediate::without_store(number, addresses[number]),
+            };
+            let mut config = intermediate.config();
+            (cluster.plan.configure_intermediate)(&mut config);
+            intermediate.start(listener, config).await;
+            cluster.intermediates.push(intermediate);
         }
         for _ in 0..proxies {
             cluster.add_proxy().await;
@@ -133,7 +129,7 @@ impl Cluster {
     /// When it was stopped, or there are not as many.
     #[must_use]
     pub fn intermediate(&self, number: usize) -> &Node {
-        &self.intermediates[number].running.as_ref().expect("it was not stopped").node
+        self.intermediates[number].node()
     }
 
     /// The cable between a proxy and an intermediate.
@@ -152,7 +148,7 @@ impl Cluster {
         let mut links = Vec::new();
         if self.plan.linked {
             for intermediate in &self.intermediates {
-                links.push(LinkProxy::start(intermediate.address).await);
+                links.push(LinkProxy::start(intermediate.address()).await);
             }
         }
         let listener = bind("127.0.0.1:0".parse().expect("an address")).await;
@@ -190,8 +186,7 @@ impl Cluster {
     ///
     /// When it was stopped before.
     pub async fn stop_intermediate(&mut self, number: usize) {
-        let running = self.intermediates[number].running.take().expect("it was not stopped");
-        running.stop().await;
+        self.intermediates[number].stop().await;
     }
 
     /// Ends an intermediate in the middle of whatever it does, as SIGKILL would: its sockets close and
@@ -201,71 +196,32 @@ impl Cluster {
     ///
     /// When it was stopped before.
     pub async fn kill_intermediate(&mut self, number: usize) {
-        let mut running = self.intermediates[number].running.take().expect("it was not stopped");
-        let runtime = running.runtime.take().expect("it has not ended");
-        let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(DEADLINE));
-        ended.await.expect("a runtime ends without a panic");
+        self.intermediates[number].kill().await;
     }
 
-    /// Starts an intermediate again, with empty memory, on its port.
+    /// Starts an intermediate again, with empty memory and what is in its store, on its port.
     ///
     /// # Panics
     ///
     /// When it runs.
     pub async fn restart_intermediate(&mut self, number: usize) {
-        assert!(self.intermediates[number].running.is_none(), "it runs");
-        let listener = bind(self.intermediates[number].address).await;
-        let running = self.run_intermediate(number, listener).await;
-        self.intermediates[number].running = Some(running);
+        let intermediate = &mut self.intermediates[number];
+        assert!(!intermediate.is_running(), "it runs");
+        let listener = bind(intermediate.address()).await;
+        let mut config = intermediate.config();
+        (self.plan.configure_intermediate)(&mut config);
+        intermediate.start(listener, config).await;
     }
 
     async fn run_proxy(&self, number: usize, listener: TcpListener) -> Broker {
         let node_id = format!("proxy-{number}");
         let mut config = proxy_server::Config { node_id, ..proxy_server::Config::default() };
         let links = self.proxies[number].links.iter().map(LinkProxy::address);
-        let direct = self.intermediates.iter().map(|intermediate| intermediate.address);
+        let direct = self.intermediates.iter().map(Intermediate::address);
         let addresses: Vec<_> = if self.plan.linked { links.collect() } else { direct.collect() };
         config.cluster.intermediates = addresses.iter().map(SocketAddr::to_string).collect();
         (self.plan.configure_proxy)(&mut config);
         Broker::listening(config, listener).await
-    }
-
-    async fn run_intermediate(&self, number: usize, grpc: TcpListener) -> Running {
-        let mut config = intermediate_server::Config {
-            node_id: format!("intermediate-{number}"),
-            start_grace: Duration::ZERO.into(),
-            ..intermediate_server::Config::default()
-        };
-        (self.plan.configure_intermediate)(&mut config);
-        // A socket belongs to the runtime it was made in.
-        let grpc = grpc.into_std().expect("a bound listener can be handed over");
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone().drop_guard();
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a thread can be started");
-        let started = runtime.spawn(async move {
-            let grpc = TcpListener::from_std(grpc).expect("a bound listener can be taken over");
-            Node::start(config, Listeners { grpc, admin: None }, shutdown)
-        });
-        let node = started.await.expect("a start does not panic");
-        Running { node: node.expect("an intermediate starts"), stop, runtime: Some(runtime) }
-    }
-}
-
-impl Running {
-    async fn stop(mut self) {
-        let runtime = self.runtime.take();
-        let Self { node, stop, .. } = self;
-        drop(stop);
-        node.join().await.expect("it stops without a panic");
-        runtime.into_iter().for_each(Runtime::shutdown_background);
-    }
-}
-
-impl Drop for Intermediate {
-    fn drop(&mut self) {
-        let runtime = self.running.take().and_then(|mut running| running.runtime.take());
-        runtime.into_iter().for_each(Runtime::shutdown_background);
     }
 }
 

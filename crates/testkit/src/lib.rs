@@ -2,7 +2,7 @@
 //!
 //! - [`RawClient`]: one MQTT connection under full control of the test, down to single bytes
 //! - [`wire`]: packets by hand, also those no encoder would write
-//! - [`Broker`]: one proxy on its own; [`Cluster`]: proxies and intermediates in this process
+//! - [`Broker`]: one proxy with an intermediate; [`Cluster`]: many of both in this process
 //! - [`LinkProxy`]: a cable that can be cut; [`Process`]: a real binary that can be killed
 //! - [`History`]: what was sent and received, and whether that was right
 //!
@@ -13,6 +13,7 @@ mod broker;
 mod client;
 mod cluster;
 mod history;
+mod intermediate;
 mod link;
 mod process;
 pub mod wire;
