@@ -31,8 +31,14 @@ use super::waiter::{Waiter, Woken};
 use crate::service::Service;
 use presence::Origins;
 
-/// How often a store without room is asked again.
-const ROOM_LOOK: Duration = Duration::from_millis(200);
+/// Inputs before a commit, however little they change: those who wait for it are not to wait for long.
+const INPUTS_IN_A_TURN: usize = 128;
+
+/// How often a store is asked whether there is room, if nothing else happens: nobody tells.
+const ROOM_LOOK: Duration = Duration::from_secs(1);
+
+/// The same while there is none.
+const NO_ROOM_LOOK: Duration = Duration::from_millis(200);
 
 /// How often the size of the store is looked at.
 const SIZE_LOOK: Duration = Duration::from_secs(5);
@@ -240,11 +246,9 @@ impl<S: Store> Life<S> {
         inputs: &mut mpsc::Receiver<Input>,
     ) -> Result<(), StoreError> {
         let mut next = first;
-        loop {
-            match next.take().or_else(|| inputs.try_recv().ok()) {
-                Some(input) => self.take(input, now),
-                None => break,
-            }
+        for _ in 0..INPUTS_IN_A_TURN {
+            let Some(input) = next.take().or_else(|| inputs.try_recv().ok()) else { break };
+            self.take(input, now);
             if self.owner.is_full() {
                 break;
             }
@@ -259,7 +263,9 @@ impl<S: Store> Life<S> {
 
     fn handle_time(&mut self, now: Instant) {
         let unix = self.around.clock.unix(now);
-        if self.owner.next_deadline().is_some_and(|at| at <= unix) {
+        let is_due = self.owner.next_deadline().is_some_and(|at| at <= unix);
+        // With the next commit it takes note of the room.
+        if is_due || self.owner.store().room() != self.owner.room() {
             self.owner.handle_time(unix);
         }
         self.attach_due(now);
@@ -312,8 +318,11 @@ impl<S: Store> Life<S> {
         let owner = self.owner.next_deadline().and_then(|at| self.around.clock.instant(at));
         let ours = [self.attaches.next_deadline(), Some(self.origins.next_look())];
         let metrics = self.around.metrics.next_publication();
-        // Nobody tells when there is room again.
-        let room = (self.room == Room::Low).then(|| Instant::now() + ROOM_LOOK);
+        let look = match self.room {
+            Room::Enough => ROOM_LOOK,
+            Room::Low => NO_ROOM_LOOK,
+        };
+        let room = Some(Instant::now() + look);
         ours.into_iter().chain([owner, metrics, room]).flatten().min()
     }
 

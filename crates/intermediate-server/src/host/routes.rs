@@ -117,10 +117,10 @@ mod tests {
     }
 
     fn request(answer: &Answer) -> u64 {
-        match answer.answer {
-            SessionAnswer::Released { request } => request,
-            _ => panic!("no answer of this test"),
-        }
+        let SessionAnswer::Released { request } = answer.answer else {
+            panic!("no answer of this test")
+        };
+        request
     }
 
     #[test]

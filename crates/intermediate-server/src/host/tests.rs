@@ -1,1 +1,6 @@
-//! The store behind real streams.
+//! The store behind real streams: an intermediate with real gRPC on loopback, and proxies that are only
+//! what cluster-rpc makes of them.
+
+mod failing;
+mod rig;
+mod sessions;

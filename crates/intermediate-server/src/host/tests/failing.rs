@@ -1,0 +1,103 @@
+//! A store without room, one that fails, and one that cannot be opened.
+
+use std::time::Duration;
+
+use cluster_rpc::frame::{SessionAnswer, SessionRefusal};
+use mqtt_codec::ReasonCode;
+use partition::{FjallConfig, MemoryStore, OpenError, Room};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::rig::{Rig, client, within};
+use crate::config::Config;
+use crate::host::{Folder, Home};
+use crate::node::{Listeners, Node};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_what_adds_and_says_so_until_there_is_room() {
+    let rig = Rig::start().await;
+    let mut p = rig.proxy("p").await;
+    let held = p.attach(client("c", 1)).await.held;
+    p.subscribe(held, "a").await;
+    rig.says("/readyz", "200 OK").await;
+    rig.memory.store.lock().set_room(Room::Low);
+    rig.says("/readyz", "the disk of the store is full").await;
+    assert_eq!(p.publish("a", b"one").await, ReasonCode::QuotaExceeded);
+    rig.says("/metrics", "causeway_store_room 0").await;
+    let request = p.ask_attach(client("new", 2));
+    let refusal = SessionRefusal::Full;
+    assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal });
+
+    rig.memory.store.lock().set_room(Room::Enough);
+    rig.says("/readyz", "200 OK").await;
+    assert_eq!(p.publish("a", b"two").await, ReasonCode::Success);
+    assert_eq!(&p.delivery().await.message.payload[..], b"two");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_fails_is_opened_again_and_nothing_acknowledged_is_lost() {
+    let rig = Rig::start().await;
+    let mut p = rig.proxy("p").await;
+    let held = p.attach(client("c", 1)).await.held;
+    p.subscribe(held, "a").await;
+    assert_eq!(p.publish("a", b"one").await, ReasonCode::Success);
+    rig.memory.store.lock().fail_after(0);
+    p.send("a", b"two");
+    p.down().await;
+    p.up().await;
+    assert_eq!(p.published().await, ReasonCode::Success, "it was sent again");
+    rig.says("/readyz", "200 OK").await;
+    assert_eq!(rig.metric("causeway_store_lives").await, 2);
+    assert!(p.attach(client("c", 2)).await.session_present);
+    let payloads = [p.delivery().await, p.delivery().await].map(|one| one.message.payload.clone());
+    assert_eq!(payloads, [&b"one"[..], b"two"]);
+}
+
+struct Unopenable;
+
+impl Home for Unopenable {
+    type Store = MemoryStore;
+
+    fn open(&mut self) -> Result<MemoryStore, OpenError> {
+        Err(OpenError::Broken { path: "here".to_owned(), what: "a test".to_owned() })
+    }
+
+    fn disk_bytes(_store: &MemoryStore) -> u64 {
+        0
+    }
+}
+
+async fn listeners() -> Listeners {
+    Listeners { grpc: TcpListener::bind("127.0.0.1:0").await.unwrap(), admin: None }
+}
+
+#[tokio::test]
+async fn an_intermediate_whose_store_cannot_be_opened_ends_and_says_why() {
+    let (config, listeners) = (Config::default(), listeners().await);
+    let node = Node::start_with(config, listeners, CancellationToken::new(), Some(Unopenable));
+    let error = within(node.unwrap().join()).await.unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.starts_with("open the store: ") && text.contains("a test"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_another_process_leaves_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = Config { start_grace: Duration::ZERO.into(), ..Config::default() };
+    config.data.directory = Some(folder.path().to_owned());
+    let durability = partition::Durability::Os;
+    let other = FjallConfig { durability, reserve_bytes: 0, partitions: 16 };
+    let held = Folder { path: folder.path().to_owned(), config: other }.open().unwrap();
+    let shutdown = CancellationToken::new();
+    let node = Node::start(config, listeners().await, shutdown.clone()).unwrap();
+    let open = tokio::spawn(async move {
+        tokio::task::yield_now().await;
+        drop(held);
+    });
+    open.await.unwrap();
+    while node.stats().waits_for_store {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    shutdown.cancel();
+    within(node.join()).await.unwrap();
+}
