@@ -13,9 +13,11 @@
 //! - `store`: the rows behind a trait: `FjallStore`, `MemoryStore`
 //! - `partition`: the state machine, put together from `session`, `inbox`, `retained`, `group`, `will`
 //! - `owner`: group commit, paging of queues, what is ready for which proxy
-//! - `archive`: verify a store, dump it to lines, load it from lines
+//! - [`archive`]: verify a store, dump it to lines, load it from lines
 
 #![warn(missing_docs)]
+
+pub mod archive;
 
 mod body;
 mod changes;

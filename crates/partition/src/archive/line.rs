@@ -89,7 +89,12 @@ pub(super) struct EntryText {
 #[serde(tag = "row", rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Line {
     /// Numbers given out in a partition.
-    Numbers { partition: u16, partitions: u16, numbers: u64, lsn: u64 },
+    Numbers {
+        partition: u16,
+        partitions: u16,
+        numbers: u64,
+        lsn: u64,
+    },
     /// Moments are milliseconds since 1970.
     Session {
         session: Name,
@@ -105,7 +110,11 @@ pub(super) enum Line {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         will: Option<WillText>,
     },
-    Subscription { session: Name, filter: String, options: Options },
+    Subscription {
+        session: Name,
+        filter: String,
+        options: Options,
+    },
     /// How far a session's queue is.
     Queue {
         session: Name,
@@ -119,17 +128,42 @@ pub(super) enum Line {
         received: Vec<u64>,
     },
     /// Messages of a session's queue that follow each other.
-    Messages { session: Name, first: u64, messages: Vec<EntryText> },
+    Messages {
+        session: Name,
+        first: u64,
+        messages: Vec<EntryText>,
+    },
     /// A message that lies in several queues.
-    Body { partition: u16, number: u64, message: MessageText },
+    Body {
+        partition: u16,
+        number: u64,
+        message: MessageText,
+    },
     /// In how many.
-    BodyUse { partition: u16, number: u64, queues: u64 },
+    BodyUse {
+        partition: u16,
+        number: u64,
+        queues: u64,
+    },
     /// A QoS 2 message from a client that is not released.
-    Incoming { session: Name, packet_id: u16, key: Key },
+    Incoming {
+        session: Name,
+        packet_id: u16,
+        key: Key,
+    },
     /// The last number taken of an origin's lane.
-    Lane { partition: u16, origin: Name, lane: u8, last: u64 },
+    Lane {
+        partition: u16,
+        origin: Name,
+        lane: u8,
+        last: u64,
+    },
     /// A message that was taken.
-    Once { partition: u16, key: Key, until: u64 },
+    Once {
+        partition: u16,
+        key: Key,
+        until: u64,
+    },
     /// A will on its way to the relays.
     Outbox {
         partition: u16,
@@ -189,5 +223,9 @@ pub(super) enum Line {
         message: MessageText,
     },
     /// A row that has no better form.
-    Raw { table: String, key: Hex, value: Hex },
+    Raw {
+        table: String,
+        key: Hex,
+        value: Hex,
+    },
 }

@@ -49,13 +49,13 @@ impl fmt::Display for Hex {
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(Text(|text| u64::from_str_radix(text, 16).ok())).map(Self)
+        from.deserialize_str(Text(|text: &str| u64::from_str_radix(text, 16).ok())).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_str(Text(|text| u128::from_str_radix(text, 16).ok())).map(Self)
+        from.deserialize_str(Text(|text: &str| u128::from_str_radix(text, 16).ok())).map(Self)
     }
 }
 

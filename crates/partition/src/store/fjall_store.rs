@@ -102,12 +102,7 @@ impl FjallStore {
     /// There is no store, another process has it, it has another format, or fjall cannot open it either.
     pub fn open_damaged(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let path = path.as_ref();
-        let Some(partitions) = home::stored_partitions(path)? else {
-            return Err(OpenError::Format {
-                path: home::shown(path),
-                what: "there is none".into(),
-            });
-        };
+        let partitions = Self::partitions_at(path)?;
         let (home, _) = Home::enter(path, Some(partitions))?;
         home.cut_anyway()?;
         let tail = Tail::open(&path.join("tail")).map_err(|error| failed(path, &error))?.0;
@@ -178,6 +173,18 @@ impl FjallStore {
     #[must_use]
     pub fn commits(&self) -> u64 {
         self.commits
+    }
+
+    /// How many partitions the store in the directory `path` was made with.
+    ///
+    /// # Errors
+    /// There is no store, or it has another format.
+    pub fn partitions_at(path: impl AsRef<Path>) -> Result<u16, OpenError> {
+        let path = path.as_ref();
+        home::stored_partitions(path)?.ok_or_else(|| OpenError::Format {
+            path: home::shown(path),
+            what: "there is no store".into(),
+        })
     }
 
     /// How many partitions it was made with.
@@ -410,8 +417,8 @@ fn open_database(rows: &Path) -> fjall::Result<Database> {
 }
 
 fn cannot_open(home: &Home, error: &fjall::Error) -> OpenError {
-    match error {
-        fjall::Error::Io(error) => failed(home.path(), error),
-        other => home::broken(home.path(), format!("its database cannot be opened: {other}")),
+    if let fjall::Error::Io(error) = error {
+        return failed(home.path(), error);
     }
+    home::broken(home.path(), format!("its database cannot be opened: {error}"))
 }
