@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 mod console;
+mod folder;
 mod ports;
 mod probe;
 mod server;
@@ -26,6 +27,7 @@ mod server;
 mod tests;
 
 use console::Console;
+use folder::StoreFolder;
 use server::{Server, Spec};
 
 /// How long the servers may take until they are ready.
@@ -62,7 +64,8 @@ pub(crate) struct UpArgs {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     base_port: u16,
-    /// Folder for what outlives the cluster: a log file per server [default: nothing is kept]
+    /// Folder for what outlives the cluster: the store (sessions, queues, retained messages) and a log
+    /// file per server [default: nothing is kept]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Address to serve MQTT on
@@ -96,7 +99,9 @@ struct Cluster {
 /// Runs the command.
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let interrupted = daemon::on_signals();
-    let specs = plan(&args)?;
+    // Removed last: after the servers have ended.
+    let store = StoreFolder::new(args.data.as_deref())?;
+    let specs = plan(&args, store.path())?;
     if let Some(folder) = &args.data {
         std::fs::create_dir_all(folder)
             .with_context(|| format!("cannot make the folder {}", folder.display()))?;
@@ -110,12 +115,13 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The servers to start, the intermediate first.
-fn plan(args: &UpArgs) -> anyhow::Result<Vec<Spec>> {
+fn plan(args: &UpArgs, store: &Path) -> anyhow::Result<Vec<Spec>> {
     let mqtt = ports::consecutive(args.host, args.base_port, args.proxies)?;
     let mut free = ports::free(usize::from(args.proxies) + 2)?.into_iter();
     let mut next = || free.next().context("too few free ports");
     let (grpc, admin) = (next()?, next()?);
-    let mut specs = vec![Spec::intermediate(grpc, admin)];
+    let store = store.to_str().context("the name of the store's folder is no text")?;
+    let mut specs = vec![Spec::intermediate(grpc, admin, store)];
     for (number, address) in mqtt.into_iter().enumerate() {
         specs.push(Spec::proxy(number, address, next()?, grpc));
     }

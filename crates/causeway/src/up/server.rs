@@ -38,8 +38,8 @@ pub(super) struct Server {
 }
 
 impl Spec {
-    /// The intermediate.
-    pub(super) fn intermediate(grpc: SocketAddr, admin: SocketAddr) -> Self {
+    /// The intermediate, with its store in the folder `store`.
+    pub(super) fn intermediate(grpc: SocketAddr, admin: SocketAddr, store: &str) -> Self {
         let name = "intermediate-0".to_owned();
         let arguments = arguments(
             crate::INTERMEDIATE_SERVER,
@@ -48,6 +48,7 @@ impl Spec {
                 ("--listen", grpc.to_string()),
                 ("--admin-listen", admin.to_string()),
                 ("--start-grace", "0s".to_owned()),
+                ("--data-directory", store.to_owned()),
             ],
         );
         Self { name, arguments, mqtt: None, grpc: Some(grpc), admin }

@@ -15,6 +15,10 @@ fn parse(line: &str) -> Result<UpArgs, clap::Error> {
     Line::try_parse_from(words).map(|line| line.args)
 }
 
+fn planned(line: &str) -> anyhow::Result<Vec<Spec>> {
+    plan(&parse(line).unwrap(), Path::new("/store"))
+}
+
 /// A port with a few free ones after it.
 fn base_port() -> u16 {
     let free = |base: &u16| ports::consecutive(IpAddr::from([127, 0, 0, 1]), *base, 3).is_ok();
@@ -31,14 +35,14 @@ fn the_defaults_are_the_same_with_and_without_the_command() {
 #[test]
 fn the_plan_is_an_intermediate_and_proxies_that_know_it() {
     let base = base_port();
-    let specs = plan(&parse(&format!("--base-port {base} --log-level debug")).unwrap()).unwrap();
+    let specs = planned(&format!("--base-port {base} --log-level debug")).unwrap();
     let names: Vec<&str> = specs.iter().map(|spec| spec.name.as_str()).collect();
     assert_eq!(names, ["intermediate-0", "proxy-0", "proxy-1"]);
     let grpc = specs[0].grpc.unwrap();
     let workers = workers(3);
     let expected = format!(
         "intermediate-server --node-id intermediate-0 --listen {grpc} --admin-listen {} \
-         --start-grace 0s --exit-with-parent true --workers {workers} --log-level debug",
+         --start-grace 0s --data-directory /store --exit-with-parent true --workers {workers} --log-level debug",
         specs[0].admin
     );
     assert_eq!(specs[0].arguments.join(" "), expected);
@@ -56,10 +60,10 @@ fn the_plan_is_an_intermediate_and_proxies_that_know_it() {
 fn a_port_in_use_is_named_together_with_the_way_out() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let message = plan(&parse(&format!("--base-port {port}")).unwrap()).unwrap_err().to_string();
+    let message = planned(&format!("--base-port {port}")).unwrap_err().to_string();
     assert!(message.contains(&port.to_string()), "{message}");
     assert!(message.contains("--base-port"), "{message}");
-    assert!(plan(&parse("--base-port 65535").unwrap()).is_err());
+    assert!(planned("--base-port 65535").is_err());
 }
 
 #[test]
