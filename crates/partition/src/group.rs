@@ -5,7 +5,7 @@
 //! never with two members at once. Does not: know clients, or sessions that are no members; read a clock.
 //!
 //! Of a commit the owner calls [`Groups::flush`] before and [`Groups::committed`] after; only then
-//! anything that was given out can be taken. Queues are read by [`Groups::page`], between commits.
+//! anything that was given out can be taken. Queues are read by [`Groups::page`], at any time but between those two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -71,6 +71,8 @@ pub(crate) struct Groups {
     hungry: BTreeSet<GroupId>,
     /// Groups that are over, and from which place on their queue is to be deleted.
     dying: BTreeMap<GroupId, u64>,
+    /// The same, of groups whose last messages the next commit writes.
+    doomed: Vec<(GroupId, u64)>,
     /// Reused between messages.
     matched: Vec<GroupId>,
 }
@@ -91,6 +93,7 @@ impl Groups {
             turns: Turns::default(),
             hungry: BTreeSet::new(),
             dying: BTreeMap::new(),
+            doomed: Vec::new(),
             matched: Vec::new(),
         }
     }
@@ -401,7 +404,7 @@ impl Groups {
             changes.batch.delete(Table::Group, key);
         } else {
             let row = group.row(GroupState::Dying);
-            self.dying.insert(id, row.floor);
+            self.doomed.push((id, row.floor));
             changes.batch.put(Table::Group, key, row.encode());
         }
     }

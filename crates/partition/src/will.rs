@@ -139,11 +139,6 @@ impl Timers {
         }
         Some((due, session))
     }
-
-    /// Sessions that wait for something.
-    pub(crate) fn len(&self) -> usize {
-        self.sessions.len()
-    }
 }
 
 /// How many wills may be fired now, over all partitions: a dead proxy's clients leave thousands.

@@ -22,8 +22,8 @@ impl Groups {
         !self.hungry.is_empty() || !self.dying.is_empty()
     }
 
-    /// Reads on in one queue that runs low, and deletes some of one that is over. To be called when everything handled
-    /// before is committed; what it changes goes into the next commit.
+    /// Reads on in one queue that runs low, and deletes some of one that is over. What it changes goes into the
+    /// next commit.
     pub(crate) fn page(
         &mut self,
         store: &dyn Store,
@@ -60,8 +60,7 @@ impl Groups {
                 group.load(place, message, cx);
             }
             if last == Last::Yes {
-                group.queue.loaded = group.queue.next - 1;
-                group.queue.claims.clear();
+                group.queue.end_reached();
             }
             group.pump(cx);
         });
@@ -96,9 +95,11 @@ impl Groups {
         for id in self.dirty.drain(..) {
             let Some(group) = self.groups.get_mut(&id) else { continue };
             let value = group.row(GroupState::Live).encode();
+            group.queue.stored = group.queue.next - 1;
             group.dirty = Dirty::No;
             call.changes.batch.put(Table::Group, row::owner_key(id.0).to_vec(), value);
         }
+        self.dying.extend(self.doomed.drain(..));
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Queue {
     pub(crate) bytes: u64,
     /// The last place that was looked at.
     pub(crate) loaded: u64,
+    /// Messages up to this place are in the store, or were; those behind come with the next commit.
+    pub(crate) stored: u64,
     /// Messages that wait for a member, by place.
     pub(crate) window: BTreeMap<u64, Waiting>,
     window_bytes: usize,
@@ -62,10 +64,18 @@ impl Queue {
             count: 0,
             bytes: 0,
             loaded: floor.saturating_sub(1),
+            stored: next.saturating_sub(1),
             window: BTreeMap::new(),
             window_bytes: 0,
             claims: BTreeMap::new(),
         }
+    }
+
+    /// There is nothing more in the store.
+    pub(crate) fn end_reached(&mut self) {
+        self.loaded = self.loaded.max(self.stored);
+        let loaded = self.loaded;
+        self.claims.retain(|place, _| *place > loaded);
     }
 
     /// Whether nothing of it is in the store only.

@@ -122,11 +122,9 @@ impl Group {
         let place = self.queue.next;
         self.queue.next += 1;
         let target = self.target(&queued);
-        if loaded {
-            if let Some(session) = self.choose(&queued, target) {
-                self.queue.loaded = place;
-                return self.give((place, queued), session, Stored::No, cx);
-            }
+        if loaded && let Some(session) = self.choose(&queued, target) {
+            self.queue.loaded = place;
+            return self.give((place, queued), session, Stored::No, cx);
         }
         self.store(place, &queued, None, Stored::No, cx);
         if loaded && self.queue.has_room() {

@@ -60,7 +60,7 @@ fn what_is_due_comes_in_order_and_a_will_before_the_end_of_its_session() {
     let order: Vec<_> = std::iter::from_fn(|| timers.pop(at(29))).collect();
     assert_eq!(order, [(Due::End, session(3)), (Due::Will, session(1)), (Due::End, session(1))]);
     assert_eq!(timers.pop(at(30)), Some((Due::Will, session(2))));
-    assert_eq!((timers.next(), timers.len()), (None, 0));
+    assert_eq!((timers.next(), timers.sessions.len()), (None, 0));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn setting_a_timer_again_moves_it_and_clearing_leaves_nothing() {
     assert_eq!(timers.pop(at(49)), None);
     timers.clear(session(1));
     assert_eq!(timers.pop(at(u64::MAX)), None);
-    assert_eq!(timers.len(), 0);
+    assert_eq!(timers.sessions.len(), 0);
 }
 
 #[test]

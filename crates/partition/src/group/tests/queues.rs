@@ -57,6 +57,36 @@ fn a_start_reads_no_message_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn reading_before_a_commit_passes_over_nothing() {
+    let mut host = away(OwnerConfig::default());
+    host.publish_many(0..1500, AtLeastOnce);
+    for number in 1500..3000 {
+        host.with(|groups, call| groups.publish(&queued(&number.to_string(), AtLeastOnce), call));
+    }
+    host.with(|groups, call| groups.back(&filter(FILTER), connection(1, 2, 9), &[], call));
+    for _ in 0..20 {
+        let call = &mut Call { now: host.now, changes: &mut host.changes };
+        host.groups.page(&host.store, call).unwrap();
+    }
+    host.handle(|_, _| ());
+    let all: Vec<String> = (0..3000).map(|number| number.to_string()).collect();
+    assert_eq!(texts(&host.drain(9, 2)), all);
+    assert_eq!(host.queue_rows(), 0);
+}
+
+#[test]
+fn a_queue_that_ends_before_its_last_messages_are_committed_is_deleted_whole() {
+    let mut host = away(OwnerConfig::default());
+    host.publish_many(0..10, AtLeastOnce);
+    host.with(|groups, call| groups.publish(&queued("late", AtLeastOnce), call));
+    host.with(|groups, call| groups.leave(&filter(FILTER), session(1), call));
+    let call = &mut Call { now: host.now, changes: &mut host.changes };
+    host.groups.page(&host.store, call).unwrap();
+    host.handle(|_, _| ());
+    assert_eq!((host.queue_rows(), host.rows(Table::Group)), (0, 1));
+}
+
+#[test]
 fn places_are_not_given_out_again_after_a_start() {
     let mut host = Host::new(OwnerConfig::default());
     host.join(Persistent, AtLeastOnce, connection(1, 1, 9));
