@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod connect;
+mod data;
 mod format;
 mod link;
 mod publish;
@@ -47,6 +48,8 @@ enum Command {
     Pub(publish::PubArgs),
     /// Subscribe and print what comes, as mosquitto_sub does
     Sub(subscribe::SubArgs),
+    /// Check, export and import what an intermediate remembers, while it does not run
+    Data(data::DataArgs),
     /// Load a broker, check what it delivers and print what it cost
     Bench(Box<bench::BenchArgs>),
 }
@@ -75,6 +78,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             Command::Up(args) => up::run(args).await,
             Command::Pub(args) => publish::run(args).await,
             Command::Sub(args) => subscribe::run(args).await,
+            Command::Data(args) => data::run(args),
             Command::Bench(args) => bench::run(*args).await,
         }
     })
