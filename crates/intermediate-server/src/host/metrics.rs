@@ -28,6 +28,8 @@ pub(super) struct HostCounts {
     pub(super) lines: u64,
     pub(super) effects: u64,
     pub(super) deliveries: u64,
+    /// QoS 0 for connections that were not attached on their stream.
+    pub(super) dropped_unattached: u64,
     pub(super) takeovers: u64,
     pub(super) contested: u64,
     pub(super) refused_wills: u64,
@@ -148,7 +150,9 @@ impl Collector for HostCollector {
             Some(&Unit::Seconds),
             MetricType::Counter,
         )?)?;
-        let dropped = DropReason::ALL.map(|reason| (reason.label(), stats.dropped.of(reason)));
+        let mut dropped =
+            DropReason::ALL.map(|reason| (reason.label(), stats.dropped.of(reason))).to_vec();
+        dropped.push(("unattached", counts.dropped_unattached));
         labelled(
             encoder,
             ("store_dropped_messages", "Messages not delivered to one who wanted them"),

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use cluster_rpc::frame::{SessionAnswer, SessionRefusal, SessionRevocation};
+use cluster_rpc::frame::{Held as SessionOf, SessionAnswer, SessionRefusal, SessionRevocation};
 use mqtt_codec::ClientId;
 use partition::{Attach, Command, Holder, SessionId, Store};
 
@@ -75,14 +75,20 @@ impl<S: Store> Life<S> {
     }
 
     fn tell_holder(&mut self, client: &ClientId) {
-        let Some((holder, session, epoch)) = self.owner.holder_of(client) else { return };
-        if let Some(line) = self.holder_line(holder, session) {
-            let answer = SessionAnswer::Revoked {
-                connection: holder.connection,
-                held: calls::held(session, epoch),
-                why: SessionRevocation::TakenOver,
-            };
-            self.lines.answer(line, answer);
+        if let Some((holder, session, epoch)) = self.owner.holder_of(client) {
+            let held = calls::held(session, epoch);
+            self.revoke(holder, held, SessionRevocation::TakenOver);
+        }
+    }
+
+    /// Tells a connection, once, that it has lost its session, and gives it nothing more.
+    pub(super) fn revoke(&mut self, holder: Holder, held: SessionOf, why: SessionRevocation) {
+        let (session, epoch) = (calls::session(held), calls::epoch(held));
+        let Some(line) = self.holder_line(holder, session) else { return };
+        let connection = holder.connection;
+        self.lines.answer(line, SessionAnswer::Revoked { connection, held, why });
+        if let Some(open) = self.lines.line_mut(line) {
+            open.detach(session, epoch);
         }
     }
 

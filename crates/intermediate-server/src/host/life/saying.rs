@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use cluster_rpc::TrySendError;
 use cluster_rpc::frame::{QueuePlace, Route, SessionAnswer, SessionDown};
-use mqtt_codec::ReasonCode;
+use mqtt_codec::{QoS, ReasonCode};
 use partition::{Effect, More, PublishToken, RequestId, Store, StoreError};
 
 use super::{About, Input, Life, Request};
@@ -52,14 +52,7 @@ impl<S: Store> Life<S> {
                 }
             }
             Effect::Revoked { holder, session, epoch, why } => {
-                if let Some(line) = self.holder_line(holder, session) {
-                    let (connection, held) = (holder.connection, calls::held(session, epoch));
-                    let why = calls::revocation(why);
-                    self.lines.answer(line, SessionAnswer::Revoked { connection, held, why });
-                    if let Some(open) = self.lines.line_mut(line) {
-                        open.detach(session, epoch);
-                    }
-                }
+                self.revoke(holder, calls::held(session, epoch), calls::revocation(why));
             }
             Effect::NotTaken { token, reason } => self.refuse(token, reason),
             Effect::Route { filter, qos } => {
@@ -185,8 +178,11 @@ impl<S: Store> Life<S> {
             let mut deliveries = Vec::new();
             let more = self.owner.deliveries(line.proxy, FRAME_BYTES, unix, &mut deliveries)?;
             line.ready = more == More::Yes;
-            // Others come again when their connection has said what has arrived.
-            deliveries.retain(|one| line.is_attached(one.session, one.holder.connection));
+            // Others come again when their connection has said what has arrived, but for QoS 0.
+            let unattached = deliveries
+                .extract_if(.., |one| !line.is_attached(one.session, one.holder.connection));
+            let lost = unattached.filter(|one| one.qos == QoS::AtMostOnce).count();
+            self.counts.dropped_unattached += lost as u64;
             if !deliveries.is_empty() {
                 self.counts.deliveries += deliveries.len() as u64;
                 let deliveries = deliveries.into_iter();

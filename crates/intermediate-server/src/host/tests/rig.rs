@@ -91,11 +91,7 @@ impl Rig {
 
     /// A proxy that is connected and served.
     pub(super) async fn proxy(&self, name: &str) -> Proxy {
-        let mut proxy = Proxy::start(name, self.grpc);
-        proxy.up().await;
-        let mut serving = proxy.uplink.serving();
-        within(serving.wait_for(|serving| *serving)).await.unwrap();
-        proxy
+        Proxy::connect(name, self.grpc).await
     }
 
     /// What the HTTP interface says.
@@ -145,6 +141,15 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
+    /// Connects to an intermediate, and waits until that serves it.
+    pub(super) async fn connect(name: &str, intermediate: SocketAddr) -> Self {
+        let mut proxy = Self::start(name, intermediate);
+        proxy.up().await;
+        let mut serving = proxy.uplink.serving();
+        within(serving.wait_for(|serving| *serving)).await.unwrap();
+        proxy
+    }
+
     fn start(name: &str, intermediate: SocketAddr) -> Self {
         let shutdown = CancellationToken::new();
         let config = UplinkConfig {
@@ -226,12 +231,11 @@ impl Proxy {
     }
 
     pub(super) async fn attached(&mut self, request: u64) -> Attached {
-        match self.answer(request).await {
-            SessionAnswer::Attached { held, session_present, .. } => {
-                Attached { held, session_present }
-            }
-            other => panic!("not attached: {other:?}"),
-        }
+        let answer = self.answer(request).await;
+        let SessionAnswer::Attached { held, session_present, .. } = answer else {
+            panic!("not attached: {answer:?}")
+        };
+        Attached { held, session_present }
     }
 
     pub(super) async fn subscribe(&mut self, held: Held, filter: &str) {

@@ -106,7 +106,7 @@ async fn a_takeover_does_not_wait_for_ever_and_the_newest_wins() {
     let contested = SessionRefusal::Contested;
     assert_eq!(refused, SessionAnswer::Refused { request: second, refusal: contested });
     let now = q.attached(third).await.held;
-    // The older connection hears it twice, and is fenced.
+    // The older connection has heard it once, and is fenced.
     p.answer_where(is_revoked).await;
     let filter = TopicFilter::new("a".to_owned()).unwrap();
     let late = p.ask(|request| SessionCall::Unsubscribe {
