@@ -7,23 +7,23 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use mqtt_codec::{ClientId, Message, QoS, ReasonCode, TopicFilter, TopicName};
+use mqtt_codec::{ClientId, Message, QoS, TopicFilter, TopicName};
 
 use self::ready::{ReadyQueues, Tell};
 use self::routes::Routes;
 use crate::changes::{self, Changes, Stamp};
-use crate::command::{Command, Publish};
+use crate::command::Command;
 use crate::config::OwnerConfig;
-use crate::effect::{Delivery, Effect, Refusal};
-use crate::id::{Epoch, Holder, Lsn, PartitionId, ProxyId, RequestId, SessionId, UnixMillis};
+use crate::effect::{Delivery, Effect};
+use crate::id::{Epoch, Holder, Lsn, PartitionId, ProxyId, SessionId, UnixMillis};
 use crate::numbers::Numbers;
-use crate::partition::{Arrival, Partition, Retains, Source, Taken, Whole};
-use crate::retained::RetainedAmount;
+use crate::partition::{Partition, Taken};
 use crate::row::{Meta, partition_key};
 use crate::stats::{Dropped, Stats};
 use crate::store::{Room, Store, StoreError, Table};
 use crate::will::WillPace;
 
+mod dispatch;
 mod due;
 mod ready;
 mod routes;
@@ -393,104 +393,6 @@ impl<S: Store> Owner<S> {
         }
     }
 
-    fn apply(&mut self, command: Command, stamp: Stamp) -> Result<(), StoreError> {
-        match command {
-            Command::Publish(publish) => return self.publish(&publish, stamp),
-            Command::ProxyDead(proxy) => {
-                self.bury(proxy, stamp);
-                self.fire_due(stamp);
-            }
-            Command::ForgetOrigin(origin) => {
-                for partition in &mut self.partitions {
-                    partition.forget_origin(origin, &mut self.changes);
-                }
-            }
-            Command::Detach(detach) => {
-                let id = detach.session;
-                let known = self
-                    .at(id.partition())
-                    .is_some_and(|(partition, _)| partition.sessions().find(id).is_some());
-                if !known {
-                    for partition in &mut self.partitions {
-                        partition.end_member(id, stamp, &mut self.changes);
-                    }
-                } else if let Some((partition, changes)) = self.at(id.partition()) {
-                    partition.detach(detach, stamp, changes);
-                    self.fire_due(stamp);
-                }
-            }
-            Command::Attach(attach) => {
-                let there = PartitionId::of_client(&attach.client, self.config.partitions);
-                let whole = self.whole();
-                if let Some((partition, changes)) = self.at(there) {
-                    partition.attach(*attach, stamp, whole, changes);
-                }
-                self.fire_due(stamp);
-            }
-            Command::Reattach(reattach) => {
-                let there = PartitionId::of_client(&reattach.attach.client, self.config.partitions);
-                let whole = self.whole();
-                if let Some((partition, changes)) = self.at(there) {
-                    partition.reattach(*reattach, stamp, whole, changes);
-                }
-                self.fire_due(stamp);
-            }
-            other => self.apply_to_session(other, stamp),
-        }
-        Ok(())
-    }
-
-    fn apply_to_session(&mut self, command: Command, stamp: Stamp) {
-        let (there, request, grows) = match &command {
-            Command::Subscribe(one) => (one.session.partition(), Some(one.request), true),
-            Command::Begin(one) => (one.session.partition(), Some(one.request), true),
-            Command::Unsubscribe(one) => (one.session.partition(), Some(one.request), false),
-            Command::Release(one) => (one.session.partition(), Some(one.request), false),
-            Command::Acknowledge(one) => (one.session.partition(), None, false),
-            Command::AcknowledgeGroup(one) => (one.group.partition(), None, false),
-            Command::Sent(id) => (id.partition, None, false),
-            Command::Attach(_)
-            | Command::Reattach(_)
-            | Command::Detach(_)
-            | Command::ProxyDead(_)
-            | Command::Publish(_)
-            | Command::ForgetOrigin(_) => return,
-        };
-        if grows && self.room == Room::Low {
-            return self.refuse(request, Refusal::Full);
-        }
-        let Some((partition, changes)) = self.at(there) else {
-            return self.refuse(request, Refusal::Fenced);
-        };
-        match command {
-            Command::Subscribe(subscribe) => partition.subscribe(*subscribe, stamp, changes),
-            Command::Unsubscribe(unsubscribe) => partition.unsubscribe(*unsubscribe, changes),
-            Command::Begin(begin) => partition.begin_incoming(begin, changes),
-            Command::Release(release) => partition.release_incoming(release, changes),
-            Command::Acknowledge(acknowledge) => partition.acknowledge(acknowledge, changes),
-            Command::AcknowledgeGroup(acknowledge) => {
-                partition.acknowledge_group(&acknowledge, stamp, changes);
-            }
-            Command::Sent(id) => partition.outbox_mut().sent(id, &mut changes.batch),
-            Command::Attach(_)
-            | Command::Reattach(_)
-            | Command::Detach(_)
-            | Command::ProxyDead(_)
-            | Command::Publish(_)
-            | Command::ForgetOrigin(_) => {}
-        }
-    }
-
-    fn refuse(&mut self, request: Option<RequestId>, refusal: Refusal) {
-        let refused = request.map(|request| Effect::Refused { request, refusal });
-        self.changes.effects.extend(refused);
-    }
-
-    fn at(&mut self, partition: PartitionId) -> Option<(&mut Partition, &mut Changes)> {
-        let partition = self.partitions.get_mut(usize::from(partition.0))?;
-        Some((partition, &mut self.changes))
-    }
-
     /// What is committed together is settled together: commands between partitions, wills, routes.
     fn settle(&mut self, first: usize, stamp: Stamp) -> Result<(), StoreError> {
         loop {
@@ -514,78 +416,5 @@ impl<S: Store> Owner<S> {
         // A SUBACK waits for the routes that are told before it.
         changes.effects.splice(first..first, told);
         Ok(())
-    }
-
-    /// What partitions are told of the whole.
-    fn whole(&self) -> Whole {
-        let limits = self.config.limits;
-        let persistent = self.partitions.iter().map(|one| one.sessions().persistent).sum();
-        let kept = self.partitions.iter().map(|one| one.retained().amount()).fold(
-            RetainedAmount::default(),
-            |sum, one| RetainedAmount {
-                messages: sum.messages + one.messages,
-                bytes: sum.bytes + one.bytes,
-            },
-        );
-        Whole {
-            room: self.room,
-            sessions_left: limits.sessions.saturating_sub(persistent),
-            retained_left: RetainedAmount {
-                messages: limits.retained_messages.saturating_sub(kept.messages),
-                bytes: limits.retained_bytes.saturating_sub(kept.bytes),
-            },
-        }
-    }
-
-    /// A message from the relays.
-    fn publish(&mut self, publish: &Publish, stamp: Stamp) -> Result<(), StoreError> {
-        let mut targets = std::mem::take(&mut self.targets);
-        self.routes.matches(&publish.message.topic, &mut targets);
-        let concerned = !targets.is_empty() || publish.message.retain;
-        let refused = publish.message.qos > QoS::AtMostOnce
-            && concerned
-            && (self.room == Room::Low
-                || targets.iter().any(|target| {
-                    let partition = self.partitions.get_mut(usize::from(*target));
-                    partition.is_some_and(|partition| partition.would_refuse(publish))
-                }));
-        self.targets = targets;
-        if refused {
-            self.refused += 1;
-            let (token, reason) = (publish.token, ReasonCode::QuotaExceeded);
-            self.changes.effects.push(Effect::NotTaken { token, reason });
-            return Ok(());
-        }
-        if concerned { self.spread(publish, Source::Relay, stamp) } else { Ok(()) }
-    }
-
-    /// A message for all partitions that it concerns.
-    fn spread(
-        &mut self,
-        publish: &Publish,
-        source: Source,
-        stamp: Stamp,
-    ) -> Result<(), StoreError> {
-        let mut targets = std::mem::take(&mut self.targets);
-        if source == Source::Here {
-            self.routes.matches(&publish.message.topic, &mut targets);
-        }
-        let topic = &publish.message.topic;
-        let keeper =
-            publish.message.retain.then(|| PartitionId::of_topic(topic, self.config.partitions).0);
-        if let Some(keeper) = keeper
-            && !targets.contains(&keeper)
-        {
-            targets.push(keeper);
-        }
-        let whole = if keeper.is_some() { self.whole() } else { Whole::of(self.room) };
-        let Self { partitions, store, changes, .. } = self;
-        let result = targets.iter().try_for_each(|target| {
-            let Some(partition) = partitions.get_mut(usize::from(*target)) else { return Ok(()) };
-            let retains = if keeper == Some(*target) { Retains::Yes } else { Retains::No };
-            partition.publish(Arrival { publish, source, retains }, stamp, whole, store, changes)
-        });
-        self.targets = targets;
-        result
     }
 }

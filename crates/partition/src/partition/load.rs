@@ -32,7 +32,7 @@ impl Partition {
             partition.numbers = Numbers::new(Meta::decode(&value)?.numbers);
         }
         let each = |table, partition: &mut Self, load: Load| {
-            each_row(table, id, store, &mut |key, value| load(partition, key, value))
+            each_row(table, id, store, |key, value| load(partition, key, value))
         };
         each(Table::Session, &mut partition, Self::load_session)?;
         each(Table::Subscription, &mut partition, Self::load_subscription)?;
@@ -107,6 +107,9 @@ impl Partition {
         let session = self.session(Table::Cursor, key)?;
         session.queue = Queue::load(cursor, session.receive_maximum);
         session.changed.cursor_stored = true;
+        if session.kind == SessionKind::Dying {
+            session.queue.end();
+        }
         let (messages, bytes) = (session.queue.len(), session.queue.bytes());
         let id = session.id;
         if let Some(session) = self.sessions.find_mut(id) {
@@ -175,7 +178,7 @@ fn each_row(
     table: Table,
     partition: PartitionId,
     store: &dyn Store,
-    load: &mut dyn FnMut(&[u8], &Bytes) -> Result<(), StoreError>,
+    mut load: impl FnMut(&[u8], &Bytes) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let prefix = partition_key(partition);
     let mut result = Ok(());

@@ -1,0 +1,204 @@
+//! Commands to the partitions that they concern.
+
+use mqtt_codec::{QoS, ReasonCode};
+
+use super::Owner;
+use crate::changes::{Changes, Stamp};
+use crate::command::{Command, Detach, Publish};
+use crate::effect::{Effect, Refusal};
+use crate::id::{PartitionId, RequestId, SessionId};
+use crate::partition::{Arrival, Partition, Retains, Source, Whole};
+use crate::retained::RetainedAmount;
+use crate::store::{Room, Store, StoreError};
+
+/// Whether a request adds to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Growth {
+    Yes,
+    No,
+}
+
+impl<S: Store> Owner<S> {
+    pub(super) fn apply(&mut self, command: Command, stamp: Stamp) -> Result<(), StoreError> {
+        match command {
+            Command::Publish(publish) => return self.publish(&publish, stamp),
+            Command::Attach(attach) => {
+                let there = PartitionId::of_client(&attach.client, self.config.partitions);
+                let whole = self.whole();
+                if let Some((partition, changes)) = self.at(there) {
+                    partition.attach(*attach, stamp, whole, changes);
+                }
+                self.fire_due(stamp);
+            }
+            Command::Reattach(reattach) => {
+                let client = &reattach.attach.client;
+                let there = PartitionId::of_client(client, self.config.partitions);
+                let whole = self.whole();
+                if let Some((partition, changes)) = self.at(there) {
+                    partition.reattach(*reattach, stamp, whole, changes);
+                }
+                self.fire_due(stamp);
+            }
+            Command::Detach(detach) => self.detach(detach, stamp),
+            Command::ProxyDead(proxy) => {
+                self.bury(proxy, stamp);
+                self.fire_due(stamp);
+            }
+            Command::ForgetOrigin(origin) => {
+                for partition in &mut self.partitions {
+                    partition.forget_origin(origin, &mut self.changes);
+                }
+            }
+            Command::Subscribe(subscribe) => {
+                let of = (subscribe.session, subscribe.request);
+                if let Some((partition, changes)) = self.asked(of, Growth::Yes) {
+                    partition.subscribe(*subscribe, stamp, changes);
+                }
+            }
+            Command::Unsubscribe(unsubscribe) => {
+                let of = (unsubscribe.session, unsubscribe.request);
+                if let Some((partition, changes)) = self.asked(of, Growth::No) {
+                    partition.unsubscribe(*unsubscribe, changes);
+                }
+            }
+            Command::Begin(begin) => {
+                let of = (begin.session, begin.request);
+                if let Some((partition, changes)) = self.asked(of, Growth::Yes) {
+                    partition.begin_incoming(begin, changes);
+                }
+            }
+            Command::Release(release) => {
+                let of = (release.session, release.request);
+                if let Some((partition, changes)) = self.asked(of, Growth::No) {
+                    partition.release_incoming(release, changes);
+                }
+            }
+            Command::Acknowledge(acknowledge) => {
+                if let Some((partition, changes)) = self.at(acknowledge.session.partition()) {
+                    partition.acknowledge(acknowledge, changes);
+                }
+            }
+            Command::AcknowledgeGroup(acknowledge) => {
+                if let Some((partition, changes)) = self.at(acknowledge.group.partition()) {
+                    partition.acknowledge_group(&acknowledge, stamp, changes);
+                }
+            }
+            Command::Sent(id) => {
+                if let Some((partition, changes)) = self.at(id.partition) {
+                    partition.outbox_mut().sent(id, &mut changes.batch);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, detach: Detach, stamp: Stamp) {
+        let id = detach.session;
+        let found = self.at(id.partition());
+        let known = found.filter(|(partition, _)| partition.sessions().find(id).is_some());
+        if let Some((partition, changes)) = known {
+            partition.detach(detach, stamp, changes);
+            return self.fire_due(stamp);
+        }
+        // A clean session of before the store was opened has no row, but its shares in groups have.
+        for partition in &mut self.partitions {
+            partition.end_member(id, stamp, &mut self.changes);
+        }
+    }
+
+    /// The partition that answers a request; else it is refused.
+    fn asked(
+        &mut self,
+        (session, request): (SessionId, RequestId),
+        growth: Growth,
+    ) -> Option<(&mut Partition, &mut Changes)> {
+        let there = usize::from(session.partition().0);
+        let refusal = match growth {
+            Growth::Yes if self.room == Room::Low => Refusal::Full,
+            Growth::Yes | Growth::No => Refusal::Fenced,
+        };
+        if refusal == Refusal::Full || there >= self.partitions.len() {
+            self.changes.effects.push(Effect::Refused { request, refusal });
+            return None;
+        }
+        self.at(session.partition())
+    }
+
+    pub(super) fn at(&mut self, partition: PartitionId) -> Option<(&mut Partition, &mut Changes)> {
+        let partition = self.partitions.get_mut(usize::from(partition.0))?;
+        Some((partition, &mut self.changes))
+    }
+
+    /// What partitions are told of the whole.
+    fn whole(&self) -> Whole {
+        let limits = self.config.limits;
+        let persistent = self.partitions.iter().map(|one| one.sessions().persistent).sum();
+        let kept = self.partitions.iter().map(|one| one.retained().amount()).fold(
+            RetainedAmount::default(),
+            |sum, one| RetainedAmount {
+                messages: sum.messages + one.messages,
+                bytes: sum.bytes + one.bytes,
+            },
+        );
+        Whole {
+            room: self.room,
+            sessions_left: limits.sessions.saturating_sub(persistent),
+            retained_left: RetainedAmount {
+                messages: limits.retained_messages.saturating_sub(kept.messages),
+                bytes: limits.retained_bytes.saturating_sub(kept.bytes),
+            },
+        }
+    }
+
+    /// A message from the relays.
+    fn publish(&mut self, publish: &Publish, stamp: Stamp) -> Result<(), StoreError> {
+        let mut targets = std::mem::take(&mut self.targets);
+        self.routes.matches(&publish.message.topic, &mut targets);
+        let concerned = !targets.is_empty() || publish.message.retain;
+        let refused = publish.message.qos > QoS::AtMostOnce
+            && concerned
+            && (self.room == Room::Low
+                || targets.iter().any(|target| {
+                    let partition = self.partitions.get_mut(usize::from(*target));
+                    partition.is_some_and(|partition| partition.would_refuse(publish))
+                }));
+        self.targets = targets;
+        if refused {
+            self.refused += 1;
+            let (token, reason) = (publish.token, ReasonCode::QuotaExceeded);
+            self.changes.effects.push(Effect::NotTaken { token, reason });
+            return Ok(());
+        }
+        if concerned { self.spread(publish, Source::Relay, stamp) } else { Ok(()) }
+    }
+
+    /// A message for all partitions that it concerns.
+    pub(super) fn spread(
+        &mut self,
+        publish: &Publish,
+        source: Source,
+        stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        let mut targets = std::mem::take(&mut self.targets);
+        if source == Source::Here {
+            self.routes.matches(&publish.message.topic, &mut targets);
+        }
+        let topic = &publish.message.topic;
+        let keeper =
+            publish.message.retain.then(|| PartitionId::of_topic(topic, self.config.partitions).0);
+        if let Some(keeper) = keeper
+            && !targets.contains(&keeper)
+        {
+            targets.push(keeper);
+        }
+        let whole = if keeper.is_some() { self.whole() } else { Whole::of(self.room) };
+        let Self { partitions, store, changes, .. } = self;
+        let result = targets.iter().try_for_each(|target| {
+            let Some(partition) = partitions.get_mut(usize::from(*target)) else { return Ok(()) };
+            let retains = if keeper == Some(*target) { Retains::Yes } else { Retains::No };
+            partition.publish(Arrival { publish, source, retains }, stamp, whole, store, changes)
+        });
+        self.targets = targets;
+        result
+    }
+}

@@ -1,0 +1,13 @@
+//! Partitions at their boundary: commands in, effects and deliveries out, and what is found when the
+//! store is opened again.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod attach;
+mod groups;
+mod limits;
+mod publish;
+mod queue;
+mod retained;
+mod rig;
+mod wills;
