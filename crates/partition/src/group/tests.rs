@@ -118,9 +118,10 @@ impl Host {
             };
             store.scan(table, &prefix, &prefix, &mut keep).unwrap();
             for (key, value) in rows {
-                match table {
-                    Table::Group => groups.load_group(&key, &value).unwrap(),
-                    _ => groups.load_member(&key, &value).unwrap(),
+                if table == Table::Group {
+                    groups.load_group(&key, &value).unwrap();
+                } else {
+                    groups.load_member(&key, &value).unwrap();
                 }
             }
         }

@@ -40,7 +40,7 @@ impl<S: Store> Owner<S> {
         let Self { partitions, store, changes, .. } = self;
         for partition in partitions {
             partition.tidy(stamp.now, store, changes)?;
-            if partition.has_group_pages() && !self.uncommitted {
+            if partition.has_group_pages() {
                 partition.page_groups(stamp, store, changes)?;
             }
             if keys {
@@ -50,11 +50,27 @@ impl<S: Store> Owner<S> {
         Ok(())
     }
 
+    /// Reads queues of groups, which is right only while the store has all of them.
+    pub(super) fn page_groups(&mut self) -> Result<(), StoreError> {
+        if !self.partitions.iter().any(|partition| partition.has_group_pages()) {
+            return Ok(());
+        }
+        let stamp = self.stamp(self.now);
+        let Self { partitions, store, changes, .. } = self;
+        for partition in partitions {
+            if partition.has_group_pages() {
+                partition.page_groups(stamp, store, changes)?;
+            }
+        }
+        self.settle(0, stamp)
+    }
+
     /// When there is something to do next.
     pub(super) fn deadline(&self) -> Option<UnixMillis> {
-        let busy = !self.dead.is_empty()
+        let busy = self.uncommitted
+            || !self.dead.is_empty()
             || !self.scans.is_empty()
-            || self.partitions.iter().any(|one| one.is_untidy() || one.has_group_pages());
+            || self.partitions.iter().any(|one| one.is_untidy());
         if busy {
             return Some(AT_ONCE);
         }

@@ -111,9 +111,10 @@ fn a_publisher_or_a_topic_keeps_its_member_though_others_come_and_go() {
         }
         let one_each = |host: &mut Host| -> Vec<u64> {
             let of = |host: &mut Host, key: u64| {
-                let (publisher, topic) = match strategy {
-                    GroupStrategy::StickyClient => (key, "t/same".to_owned()),
-                    _ => (7, format!("t/{key}")),
+                let (publisher, topic) = if strategy == GroupStrategy::StickyClient {
+                    (key, "t/same".to_owned())
+                } else {
+                    (7, format!("t/{key}"))
                 };
                 publish_of(host, publisher, &topic);
                 let taken = host.drain(9, 1);
