@@ -419,6 +419,9 @@ impl Validate for Config {
                 "at least one intermediate, as relay.example:7420: a proxy keeps nothing itself";
             return Err(Refused::new("cluster.intermediates", "[]", expected));
         }
+        if self.session.attach_timeout.duration().is_zero() {
+            return Err(Refused::new("session.attach_timeout", "\"0s\"", "more than 0s"));
+        }
         for address in &self.cluster.intermediates {
             check_address(address)?;
         }

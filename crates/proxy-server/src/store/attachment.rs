@@ -100,7 +100,7 @@ struct Flow {
     /// The highest place of the session's own queue that has arrived.
     arrived: QueuePlace,
     /// Told as confirmed by PUBREC; the store has not said that it is committed.
-    received: Vec<QueuePlace>,
+    received: VecDeque<QueuePlace>,
     settled: Recent,
     /// Arrived from groups, and not confirmed.
     group: VecDeque<GroupPlace>,
@@ -327,9 +327,12 @@ impl Attachment {
     pub(super) fn committed(&self, places: Vec<QueuePlace>) -> Option<News> {
         let mut state = self.state.lock();
         let received = &mut state.flow.as_mut()?.received;
-        let waited: Vec<QueuePlace> =
-            places.into_iter().filter(|place| received.contains(place)).collect();
-        received.retain(|place| !waited.contains(place));
+        // The store answers in the order in which it was told.
+        let mut waits = |place: &QueuePlace| {
+            let at = received.iter().position(|waiting| waiting == place);
+            at.and_then(|at| received.remove(at)).is_some()
+        };
+        let waited: Vec<QueuePlace> = places.into_iter().filter(|place| waits(place)).collect();
         (!waited.is_empty()).then_some(News::Received(waited))
     }
 
@@ -378,7 +381,7 @@ impl Attachment {
     fn tell_again(&self, state: &State, held: Held, to: &StoreLink, link: LinkEpoch) {
         if let Some(flow) = &state.flow {
             let settled: Vec<QueuePlace> = flow.settled.places().collect();
-            let received = flow.received.clone();
+            let received: Vec<QueuePlace> = flow.received.iter().copied().collect();
             if !settled.is_empty() || !received.is_empty() {
                 to.send(link, SessionCall::Acknowledge { held, settled, received });
             }
@@ -444,7 +447,7 @@ impl Flow {
     fn new(receive_maximum: u16) -> Self {
         Self {
             arrived: QueuePlace(0),
-            received: Vec::new(),
+            received: VecDeque::new(),
             settled: Recent::new(receive_maximum),
             group: VecDeque::new(),
             group_settled: VecDeque::new(),

@@ -140,8 +140,13 @@ fn give(store: &Store, request: u64, answer: Answer) {
 
 fn deliver(store: &Store, deliveries: Vec<SessionDelivery>, tally: &mut Tally) {
     let now = Instant::now();
+    // Messages for one connection come in runs.
+    let mut last: Option<Arc<Attachment>> = None;
     for delivery in deliveries {
-        if let Some(attachment) = store.find(delivery.connection)
+        if last.as_ref().is_none_or(|last| last.connection() != delivery.connection) {
+            last = store.find(delivery.connection);
+        }
+        if let Some(attachment) = &last
             && attachment.arrive(&delivery)
         {
             count(attachment.mailbox().push(for_client(delivery, now)), tally);
