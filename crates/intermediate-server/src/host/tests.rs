@@ -2,5 +2,6 @@
 //! what cluster-rpc makes of them.
 
 mod failing;
+mod peers;
 mod rig;
 mod sessions;

@@ -1,16 +1,12 @@
 //! A store without room, one that fails, and one that cannot be opened.
 
-use std::path::Path;
-use std::time::Duration;
-
 use cluster_rpc::frame::{SessionAnswer, SessionRefusal};
 use mqtt_codec::ReasonCode;
 use partition::{MemoryStore, OpenError, Room};
 use tokio::net::TcpListener;
-use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use super::rig::{Proxy, Rig, client, within};
+use super::rig::{Intermediate, Proxy, Rig, client, within};
 use crate::config::Config;
 use crate::host::Home;
 use crate::node::{Listeners, Node};
@@ -82,42 +78,20 @@ async fn an_intermediate_whose_store_cannot_be_opened_ends_and_says_why() {
     assert!(text.starts_with("open the store: ") && text.contains("a test"), "{text}");
 }
 
-/// A running intermediate with a runtime of its own, so that it can end without a last word.
-fn run(folder: &Path, grpc: std::net::TcpListener) -> (Runtime, CancellationToken, Node) {
-    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let mut config = Config { start_grace: Duration::ZERO.into(), ..Config::default() };
-    config.node_id = "i".to_owned();
-    config.data.directory = Some(folder.to_owned());
-    let shutdown = CancellationToken::new();
-    let node = {
-        let _entered = runtime.enter();
-        let grpc = TcpListener::from_std(grpc).unwrap();
-        Node::start(config, Listeners { grpc, admin: None }, shutdown.clone()).unwrap()
-    };
-    (runtime, shutdown, node)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_intermediate_that_ends_without_a_word_leaves_its_folder_to_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let address = listener.local_addr().unwrap();
-    // A second handle keeps the port while nobody serves it.
-    let again = listener.try_clone().unwrap();
-    let (runtime, _shutdown, node) = run(folder.path(), listener);
-    let mut p = Proxy::connect("p", address).await;
+    let mut intermediate = Intermediate::bind("i");
+    intermediate.run(|config| config.data.directory = Some(folder.path().to_owned()));
+    let mut p = Proxy::connect("p", &[intermediate.address]).await;
     let held = p.attach(client("c", 1)).await.held;
     p.subscribe(held, "a").await;
     assert_eq!(p.publish("a", b"one").await, ReasonCode::Success);
-    drop(node);
-    runtime.shutdown_background();
+    intermediate.kill();
 
-    let (runtime, shutdown, node) = run(folder.path(), again);
+    intermediate.run(|config| config.data.directory = Some(folder.path().to_owned()));
     p.up().await;
     assert!(p.attach(client("c", 2)).await.session_present);
     assert_eq!(&p.delivery().await.message.payload[..], b"one");
-    shutdown.cancel();
-    within(runtime.spawn(node.join())).await.unwrap().unwrap();
-    runtime.shutdown_background();
+    intermediate.stop().await;
 }

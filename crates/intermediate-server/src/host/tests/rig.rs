@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use partition::{MemoryStore, OpenError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -91,7 +92,7 @@ impl Rig {
 
     /// A proxy that is connected and served.
     pub(super) async fn proxy(&self, name: &str) -> Proxy {
-        Proxy::connect(name, self.grpc).await
+        Proxy::connect(name, &[self.grpc]).await
     }
 
     /// What the HTTP interface says.
@@ -128,6 +129,65 @@ impl Rig {
     }
 }
 
+/// An intermediate with a runtime of its own, so that it can end without a last word. Its port stays.
+pub(super) struct Intermediate {
+    name: &'static str,
+    pub(super) address: SocketAddr,
+    listener: std::net::TcpListener,
+    running: Option<(Runtime, CancellationToken, Node)>,
+}
+
+impl Intermediate {
+    pub(super) fn bind(name: &'static str) -> Self {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        Self { name, address, listener, running: None }
+    }
+
+    pub(super) fn run(&mut self, configure: impl FnOnce(&mut Config)) {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut config = Config {
+            node_id: self.name.to_owned(),
+            start_grace: Duration::ZERO.into(),
+            ..Config::default()
+        };
+        config.data.directory = None;
+        configure(&mut config);
+        let shutdown = CancellationToken::new();
+        let node = {
+            let _entered = runtime.enter();
+            let grpc = TcpListener::from_std(self.listener.try_clone().unwrap()).unwrap();
+            let listeners = Listeners { grpc, admin: None };
+            Node::start(config, listeners, shutdown.clone()).unwrap()
+        };
+        self.running = Some((runtime, shutdown, node));
+    }
+
+    pub(super) fn node(&self) -> &Node {
+        &self.running.as_ref().unwrap().2
+    }
+
+    pub(super) fn kill(&mut self) {
+        if let Some((runtime, ..)) = self.running.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    pub(super) async fn stop(mut self) {
+        let (runtime, shutdown, node) = self.running.take().unwrap();
+        shutdown.cancel();
+        within(runtime.spawn(node.join())).await.unwrap().unwrap();
+        runtime.shutdown_background();
+    }
+}
+
+impl Drop for Intermediate {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 /// A proxy without clients.
 pub(super) struct Proxy {
     pub(super) uplink: Uplink<u64>,
@@ -141,20 +201,20 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// Connects to an intermediate, and waits until that serves it.
-    pub(super) async fn connect(name: &str, intermediate: SocketAddr) -> Self {
-        let mut proxy = Self::start(name, intermediate);
+    /// Connects to intermediates, and waits until one serves it and one has the store.
+    pub(super) async fn connect(name: &str, intermediates: &[SocketAddr]) -> Self {
+        let mut proxy = Self::start(name, intermediates);
         proxy.up().await;
         let mut serving = proxy.uplink.serving();
         within(serving.wait_for(|serving| *serving)).await.unwrap();
         proxy
     }
 
-    fn start(name: &str, intermediate: SocketAddr) -> Self {
+    pub(super) fn start(name: &str, intermediates: &[SocketAddr]) -> Self {
         let shutdown = CancellationToken::new();
         let config = UplinkConfig {
             node: cluster_rpc::frame::NodeId::new(name).unwrap(),
-            intermediates: vec![intermediate.to_string()],
+            intermediates: intermediates.iter().map(SocketAddr::to_string).collect(),
             ..UplinkConfig::default()
         };
         let (uplink, mut arrived, store, events) =
@@ -315,6 +375,11 @@ impl Proxy {
     pub(super) fn send(&self, topic: &str, payload: &[u8]) {
         let message = Arc::new(message(topic, payload));
         self.uplink.publish(&message, None, Provenance::default(), Some(1)).unwrap();
+    }
+
+    /// What has become of a message, if that is known.
+    pub(super) fn published_yet(&mut self) -> Option<ReasonCode> {
+        self.published.try_recv().ok().map(|(_, reason)| reason)
     }
 
     /// What has become of the next message.
