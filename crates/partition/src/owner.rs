@@ -229,7 +229,7 @@ impl<S: Store> Owner<S> {
         self.uncommitted = false;
         self.room = self.store.room();
         self.let_out();
-        Ok(())
+        self.page_groups()
     }
 
     /// What was caused by what is committed now.

@@ -67,8 +67,7 @@ impl<S: Store> Owner<S> {
 
     /// When there is something to do next.
     pub(super) fn deadline(&self) -> Option<UnixMillis> {
-        let busy = self.uncommitted
-            || !self.dead.is_empty()
+        let busy = !self.dead.is_empty()
             || !self.scans.is_empty()
             || self.partitions.iter().any(|one| one.is_untidy());
         if busy {

@@ -5,6 +5,7 @@
 
 mod attach;
 mod groups;
+mod history;
 mod limits;
 mod publish;
 mod queue;

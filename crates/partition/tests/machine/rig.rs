@@ -144,10 +144,13 @@ impl Rig {
     /// Does all that is due.
     pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {
-            if self.owner.next_deadline().is_none_or(|due| due > self.now) {
+            let is_due = self.owner.next_deadline().is_some_and(|due| due <= self.now);
+            if !is_due && !self.owner.has_changes() {
                 return;
             }
-            self.owner.handle_time(self.now);
+            if is_due {
+                self.owner.handle_time(self.now);
+            }
             self.commit();
         }
         panic!("it is never done");

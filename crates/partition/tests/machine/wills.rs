@@ -15,9 +15,9 @@ fn client(rig: &mut Rig, name: &str, expiry_secs: u32, delay_secs: u32) -> Clien
 }
 
 fn sends(rig: &mut Rig) -> Vec<(OutboxId, String, OnceKey)> {
-    let sent = rig.told().into_iter().filter_map(|effect| match effect {
-        Effect::Send { id, message, once, .. } => Some((id, text(&message), once)),
-        _ => None,
+    let sent = rig.told().into_iter().filter_map(|effect| {
+        let Effect::Send { id, message, once, .. } = effect else { return None };
+        Some((id, text(&message), once))
     });
     sent.collect()
 }
