@@ -44,7 +44,9 @@ pub enum Durability {
 pub struct FjallConfig {
     /// What a commit survives.
     pub durability: Durability,
-    /// With less free space than this many bytes there is [`Room::Low`].
+    /// With less free space than this many bytes there is [`Room::Low`]. Writing memory out and merging files take
+    /// up to about 200 MiB for a while, so with much less the store may fail before it says so; then it
+    /// can be opened again as soon as there is room.
     pub reserve_bytes: u64,
     /// Fixed when the store is made.
     pub partitions: u16,
@@ -230,7 +232,7 @@ impl FjallStore {
             checksum: 0,
         });
         rows.insert(self.keyspace(Table::Meta), chain::KEY, link.encode());
-        rows.commit().map_err(|error| self.failure(&error))?;
+        rows.commit().map_err(|error| self.commit_failure(&error))?;
         self.committed(link)
     }
 
@@ -275,7 +277,8 @@ impl FjallStore {
             }
             self.check()?;
             // This is how fjall tells that its worker has failed.
-            self.database.persist(PersistMode::Buffer).map_err(|error| self.failure(&error))?;
+            let alive = self.database.persist(PersistMode::Buffer);
+            alive.map_err(|error| self.commit_failure(&error))?;
             if since.elapsed() > PATIENCE {
                 return Err(self.failure(&"memory is not written out any more"));
             }
@@ -302,6 +305,14 @@ impl FjallStore {
     fn failure(&self, error: &dyn fmt::Display) -> StoreError {
         self.progress.fail(error);
         self.io(error.to_string())
+    }
+
+    fn commit_failure(&self, error: &fjall::Error) -> StoreError {
+        if let fjall::Error::Poisoned = error {
+            // fjall tells only that something has failed before.
+            return self.failure(&"writing tables failed: the disk is full, or failing");
+        }
+        self.failure(error)
     }
 
     fn io(&self, error: String) -> StoreError {

@@ -17,11 +17,11 @@ pub(super) const CACHE: u64 = 32 * MIB;
 /// read at the next start.
 pub(super) const JOURNALS: u64 = 64 * MIB;
 /// A table with so much in memory is written out. Queues are short-lived: what is deleted before that never is.
-pub(super) const MEMORY_OF_TABLE: u64 = 32 * MIB;
+pub(super) const MEMORY_OF_TABLE: u64 = 16 * MIB;
 /// All tables together.
-pub(super) const MEMORY: u64 = 64 * MIB;
+pub(super) const MEMORY: u64 = 32 * MIB;
 /// At this, commits wait until something is written out.
-pub(super) const MEMORY_LIMIT: u64 = 256 * MIB;
+pub(super) const MEMORY_LIMIT: u64 = 128 * MIB;
 /// What a row takes in memory beside its bytes.
 pub(super) const ROW_OVERHEAD: u64 = 96;
 
