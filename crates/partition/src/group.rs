@@ -19,7 +19,7 @@ use topic_index::TopicIndex;
 use self::ready::{Before, Turns};
 pub(crate) use self::row::Queued;
 use self::row::{GroupRow, GroupState, MemberRow, Stay};
-use self::state::{Context, Dirty, Group};
+use self::state::{Context, Dirty, Fill, Group};
 use crate::changes::{self, Changes, JoinGroup, MemberKind, Ready, Source};
 use crate::config::{GroupConfig, OwnerConfig, QueueLimits, WhenEmpty, WhenFull};
 use crate::effect::Delivery;
@@ -73,6 +73,8 @@ pub(crate) struct Groups {
     dying: BTreeMap<GroupId, u64>,
     /// The same, of groups whose last messages the next commit writes.
     doomed: Vec<(GroupId, u64)>,
+    /// How many queues are full.
+    full: usize,
     /// Reused between messages.
     matched: Vec<GroupId>,
 }
@@ -94,6 +96,7 @@ impl Groups {
             hungry: BTreeSet::new(),
             dying: BTreeMap::new(),
             doomed: Vec::new(),
+            full: 0,
             matched: Vec::new(),
         }
     }
@@ -257,12 +260,11 @@ impl Groups {
     /// Whether a message above QoS 0 for this topic is to be refused, because the queue of a group is full.
     pub(crate) fn would_refuse(&self, topic: &TopicName) -> bool {
         let mut refuses = false;
-        if self.limits.when_full == WhenFull::RejectNew && !self.groups.is_empty() {
+        if self.limits.when_full == WhenFull::RejectNew && self.full > 0 {
             self.index.matches(topic, |id, ()| {
                 let group = self.groups.get(&id);
-                refuses |= group.is_some_and(|group| {
-                    group.qos > QoS::AtMostOnce && group.queue.is_full(&self.limits)
-                });
+                refuses |= group
+                    .is_some_and(|group| group.qos > QoS::AtMostOnce && group.fill == Fill::Full);
             });
         }
         refuses
@@ -397,6 +399,7 @@ impl Groups {
         self.filters.remove(group.filter.as_byte_string());
         self.index.remove(&group.filter, &id);
         self.hungry.remove(&id);
+        self.full -= usize::from(group.fill == Fill::Full);
         changes.unwant(self.partition, &plain(&group.filter), group.qos);
         changes.drop(DropReason::Ended, group.queue.count);
         let key = rows::owner_key(id.0).to_vec();
@@ -425,7 +428,8 @@ impl Groups {
         id
     }
 
-    fn insert(&mut self, group: Group) {
+    fn insert(&mut self, mut group: Group) {
+        note_full(&mut group, &self.limits, &mut self.full);
         self.filters.insert(group.filter.as_byte_string().clone(), group.id);
         self.index.insert(&group.filter, group.id, ());
         self.groups.insert(group.id, group);
@@ -458,6 +462,7 @@ impl Groups {
         if group.is_hungry(&self.limits) {
             self.hungry.insert(id);
         }
+        note_full(group, &self.limits, &mut self.full);
     }
 }
 
@@ -468,6 +473,16 @@ fn requalify(partition: PartitionId, group: &mut Group, before: QoS, changes: &m
         changes.want(partition, &filter, group.qos);
         changes.unwant(partition, &filter, before);
         group.dirty = Dirty::Yes;
+    }
+}
+
+/// Counts queues that are full.
+fn note_full(group: &mut Group, limits: &QueueLimits, full: &mut usize) {
+    let now = if group.queue.is_full(limits) { Fill::Full } else { Fill::Room };
+    match (std::mem::replace(&mut group.fill, now), now) {
+        (Fill::Room, Fill::Full) => *full += 1,
+        (Fill::Full, Fill::Room) => *full -= 1,
+        (Fill::Room, Fill::Room) | (Fill::Full, Fill::Full) => {}
     }
 }
 

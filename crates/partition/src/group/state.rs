@@ -45,6 +45,13 @@ pub(crate) enum Dirty {
     Yes,
 }
 
+/// Whether a queue has room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fill {
+    Room,
+    Full,
+}
+
 /// A shared group.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -62,6 +69,8 @@ pub(crate) struct Group {
     served: u64,
     pub(crate) queue: Queue,
     pub(crate) dirty: Dirty,
+    /// As it was counted last.
+    pub(crate) fill: Fill,
     /// Messages deleted since the floor was looked for.
     deleted: u32,
 }
@@ -79,6 +88,7 @@ impl Group {
             served: 0,
             queue: Queue::new(1, 1),
             dirty: Dirty::Yes,
+            fill: Fill::Room,
             deleted: 0,
         }
     }
