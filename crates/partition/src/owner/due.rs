@@ -107,34 +107,41 @@ impl<S: Store> Owner<S> {
         self.dead.pop_front();
     }
 
-    /// Wills and ends of sessions.
+    /// Wills and ends of sessions, in the order in which they are due. A will that has to wait holds up what
+    /// comes behind it in its partition.
     pub(super) fn fire_due(&mut self, stamp: Stamp) {
         let mut ends = ENDS_AT_A_TIME;
-        for at in 0..self.partitions.len() {
-            while let Some((due_at, due, session)) = self.partitions[at].timers().next() {
-                if due_at > stamp.now || ends == 0 {
-                    break;
+        let mut open: Vec<usize> = (0..self.partitions.len()).collect();
+        while let Some((due, session, at)) = self.next_due(stamp.now, &open) {
+            let partition = &mut self.partitions[at];
+            match due {
+                Due::Will if partition.outbox().is_full() => open.retain(|one| *one != at),
+                Due::Will if !self.pace.take(stamp.now) => {
+                    self.paced_until = self.pace.next();
+                    open.retain(|one| *one != at);
                 }
-                let partition = &mut self.partitions[at];
-                match due {
-                    Due::Will if partition.outbox().is_full() => break,
-                    Due::Will if !self.pace.take(stamp.now) => {
-                        self.paced_until = self.pace.next();
-                        break;
-                    }
-                    Due::Will => {
-                        partition.timers_mut().pop(stamp.now);
-                        partition.fire(session, stamp.now, &mut self.changes);
-                        self.wills += 1;
-                    }
-                    Due::End => {
-                        partition.timers_mut().pop(stamp.now);
-                        partition.expire(session, stamp, &mut self.changes);
-                        ends -= 1;
-                    }
+                Due::Will => {
+                    partition.timers_mut().pop(stamp.now);
+                    partition.fire(session, stamp.now, &mut self.changes);
+                    self.wills += 1;
+                }
+                Due::End if ends == 0 => return,
+                Due::End => {
+                    partition.timers_mut().pop(stamp.now);
+                    partition.expire(session, stamp, &mut self.changes);
+                    ends -= 1;
                 }
             }
         }
+    }
+
+    /// What is due first in the partitions that are `open`.
+    fn next_due(&self, now: UnixMillis, open: &[usize]) -> Option<(Due, SessionId, usize)> {
+        let firsts = open.iter().filter_map(|at| {
+            let (due_at, due, session) = self.partitions[*at].timers().next()?;
+            (due_at <= now).then_some((due_at, due, session, *at))
+        });
+        firsts.min().map(|(_, due, session, at)| (due, session, at))
     }
 
     /// A will, to everyone here and to the relays.

@@ -3,6 +3,7 @@
 use mqtt_codec::{Message, QoS};
 use partition::{
     Attach, Command, Effect, Farewell, OnceKey, OutboxId, OwnerConfig, ProxyId, QueueSeq, Reattach,
+    UnixMillis,
 };
 
 use crate::rig::{Client, EVER, Rig, attach, holder, text, texts, will};
@@ -226,4 +227,21 @@ fn a_burst_of_wills_keeps_to_its_pace_and_none_is_lost() {
         all += fired(&mut rig).len();
     }
     assert_eq!(all, 300);
+}
+
+#[test]
+fn wills_that_had_to_wait_come_in_the_order_in_which_they_were_due() {
+    let config = OwnerConfig { partitions: 4, wills_per_second: 10, ..OwnerConfig::default() };
+    let mut rig = Rig::with(config);
+    for number in (0..20).rev() {
+        let lost = client(&mut rig, &format!("{number:02}"), EVER, 10 + number);
+        rig.detach(&lost, Farewell::Abnormal);
+    }
+    rig.now = UnixMillis(rig.now.0 + 100_000);
+    let mut all = Vec::new();
+    for _ in 0..40 {
+        all.extend(fired(&mut rig));
+        rig.pass(100);
+    }
+    assert_eq!(all, (0..20).map(|number| format!("{number:02}")).collect::<Vec<_>>());
 }
