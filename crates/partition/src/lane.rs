@@ -54,6 +54,12 @@ impl Lanes {
         true
     }
 
+    /// Whether this one was taken.
+    pub(crate) fn has_taken(&self, origin: Origin) -> bool {
+        let lane = self.origins.get(&origin.proxy);
+        lane.is_some_and(|lane| lane.last[usize::from(origin.lane)] >= origin.seq)
+    }
+
     /// Writes what has changed.
     pub(crate) fn flush(&mut self, partition: PartitionId, batch: &mut Batch) {
         for (origin, number) in self.changed.drain(..) {

@@ -11,8 +11,10 @@
 //!
 //! - `id`, `command`, `effect`: what goes in and what comes out
 //! - `store`: the rows behind a trait: `FjallStore`, `MemoryStore`
-//! - `partition`: the state machine, put together from `session`, `inbox`, `retained`, `group`, `will`
-//! - `owner`: group commit, paging of queues, what is ready for which proxy
+//! - `row`: how each table's keys and values are written
+//! - `partition`: the state machine, put together from `session`, `queue`, `window`, `lane`, `once`, `body`,
+//!   `retained`, `group` and `will`; `changes`: what one commit collects
+//! - `owner`: commands to partitions, group commit, what is ready for which proxy, what time brings
 //! - [`archive`]: verify a store, dump it to lines, load it from lines
 
 #![warn(missing_docs)]

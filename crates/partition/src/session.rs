@@ -4,9 +4,10 @@
 //! session; a session with a connection is found through its proxy. Small, because there may be a
 //! million of them: what few have lies behind a pointer.
 
+use std::collections::BTreeSet;
 use std::hash::BuildHasher;
 
-use hashbrown::{HashMap, HashSet, HashTable};
+use hashbrown::{HashMap, HashTable};
 use mqtt_codec::{ClientId, SubscriptionId, SubscriptionOptions, TopicFilter};
 
 use crate::id::{ClientHash, Epoch, Holder, OnceKey, ProxyId, SessionId, UnixMillis};
@@ -192,7 +193,7 @@ impl Session {
 }
 
 /// The numbers of the sessions that a proxy has.
-type Held = HashSet<u64, foldhash::fast::RandomState>;
+type Held = BTreeSet<u64>;
 
 /// The sessions of one partition.
 #[derive(Debug, Default)]
@@ -293,10 +294,7 @@ impl Sessions {
     /// Some of the sessions that a proxy has.
     pub(crate) fn some_of_proxy(&self, proxy: ProxyId, most: usize) -> Vec<SessionId> {
         let held = self.by_proxy.get(&proxy);
-        let mut some: Vec<_> =
-            held.into_iter().flatten().take(most).map(|number| SessionId(*number)).collect();
-        some.sort_unstable();
-        some
+        held.into_iter().flatten().take(most).map(|number| SessionId(*number)).collect()
     }
 
     pub(crate) fn proxies(&self) -> impl Iterator<Item = ProxyId> {
@@ -304,7 +302,7 @@ impl Sessions {
     }
 
     pub(crate) fn attached(&self) -> usize {
-        self.by_proxy.values().map(HashSet::len).sum()
+        self.by_proxy.values().map(BTreeSet::len).sum()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Session> {

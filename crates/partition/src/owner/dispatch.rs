@@ -161,7 +161,8 @@ impl<S: Store> Owner<S> {
                 || targets.iter().any(|target| {
                     let partition = self.partitions.get_mut(usize::from(*target));
                     partition.is_some_and(|partition| partition.would_refuse(publish))
-                }));
+                }))
+            && !self.was_taken(publish, &targets);
         self.targets = targets;
         if refused {
             self.refused += 1;
@@ -170,6 +171,15 @@ impl<S: Store> Owner<S> {
             return Ok(());
         }
         if concerned { self.spread(publish, Source::Relay, stamp) } else { Ok(()) }
+    }
+
+    /// Whether a message has come before: then it is as good as taken.
+    fn was_taken(&self, publish: &Publish, targets: &[u16]) -> bool {
+        let taken = |target: &u16| {
+            let partition = self.partitions.get(usize::from(*target));
+            partition.is_some_and(|partition| partition.lanes().has_taken(publish.origin))
+        };
+        !targets.is_empty() && targets.iter().all(taken)
     }
 
     /// A message for all partitions that it concerns.
