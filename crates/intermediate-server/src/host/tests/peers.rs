@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cluster_rpc::frame::SessionFarewell;
 use mqtt_codec::ReasonCode;
+use partition::FjallStore;
 
 use super::rig::{Intermediate, Proxy, client, within};
 
@@ -59,6 +60,9 @@ async fn while_the_store_is_away_its_messages_wait_at_the_other_relay() {
     let other = p.attach(client("other", 2)).await.held;
     p.detach(other, SessionFarewell::Clean);
     holder.kill();
+    // Its store takes nothing any more.
+    let config = crate::config::Config::default().store_folder().unwrap().config;
+    until(|| FjallStore::open(folder.path(), config).is_ok()).await;
     for number in 0..20 {
         p.send(&format!("a/{number}"), b"x");
     }
