@@ -15,6 +15,8 @@ use crate::archive::{ArchiveError, open};
 use crate::id::SessionId;
 use crate::store::{Store, Table};
 
+/// Stands for a partition in the owner's own row.
+const OWNER: u16 = 0xfffe;
 /// Problems that are told one by one.
 const TOLD: usize = 100;
 
@@ -135,14 +137,16 @@ impl Check {
 
     fn row(&mut self, key: &[u8], line: Line) {
         let partition = key.first_chunk().map_or(u16::MAX, |bytes| u16::from_be_bytes(*bytes));
-        if partition >= self.partitions {
+        let of_owner = self.table == Table::Meta && partition == OWNER;
+        if partition >= self.partitions && !of_owner {
             let partitions = self.partitions;
             self.tell(format!("a row of partition {partition}, of {partitions}"));
         }
         match line {
             Line::Raw { key, .. } => self.tell(format!("the row {key} cannot be read")),
             Line::Numbers { partition, partitions, numbers, .. } => {
-                if partitions != self.partitions {
+                // Only the owner's row says how many there are.
+                if partition == OWNER && partitions != self.partitions {
                     self.tell(format!("made for {partitions} partitions"));
                 }
                 self.numbers.insert(partition, numbers);
@@ -188,8 +192,11 @@ impl Check {
                 }
             }
             Line::GroupMessage { group, place, .. } => self.group_message(group.0, place),
-            Line::Lane { .. } | Line::Once { .. } | Line::Outbox { .. } | Line::Retained { .. } => {
-            }
+            Line::GroupNumbers { .. }
+            | Line::Lane { .. }
+            | Line::Once { .. }
+            | Line::Outbox { .. }
+            | Line::Retained { .. } => {}
         }
     }
 

@@ -192,6 +192,11 @@ pub(super) enum Line {
         expires_at: Option<u64>,
         message: MessageText,
     },
+    /// The number of the next group of a partition.
+    GroupNumbers {
+        partition: u16,
+        next: u64,
+    },
     Group {
         group: Name,
         filter: String,

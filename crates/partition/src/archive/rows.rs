@@ -191,7 +191,13 @@ fn read_of_session(Row { table, key, value }: &Row) -> Option<Line> {
 
 fn read_of_group(Row { table, key, value }: &Row) -> Option<Line> {
     let group = Name(row::owner_of(*table, key).ok()?);
+    let id = SessionId(group.0);
     Some(match table {
+        // No group has this number.
+        Table::Group if id.number() == 0 => Line::GroupNumbers {
+            partition: id.partition().0,
+            next: row::decode_number(*table, value).ok()?,
+        },
         Table::Group => {
             let row = GroupRow::decode(value).ok()?;
             Line::Group {
@@ -265,7 +271,10 @@ pub(super) fn row(line: Line) -> Option<Row> {
         | Line::Messages { .. }
         | Line::Incoming { .. }
         | Line::Scan { .. } => row_of_session(line),
-        Line::Group { .. } | Line::Member { .. } | Line::GroupMessage { .. } => row_of_group(line),
+        Line::GroupNumbers { .. }
+        | Line::Group { .. }
+        | Line::Member { .. }
+        | Line::GroupMessage { .. } => row_of_group(line),
         Line::Raw { table, key, value } => {
             let table = Table::ALL.into_iter().find(|known| format!("{known:?}") == table)?;
             Row::new(table, key.0, value.0)
@@ -410,6 +419,10 @@ fn row_of_session(line: Line) -> Option<Row> {
 
 fn row_of_group(line: Line) -> Option<Row> {
     match line {
+        Line::GroupNumbers { partition, next } => {
+            let key = row::number_key(PartitionId(partition), 0);
+            Row::new(Table::Group, key, row::encode_number(next))
+        }
         Line::Group { group, filter, qos, dying, floor, next, count, bytes } => {
             next.checked_sub(floor)?;
             let row = GroupRow {

@@ -1,5 +1,7 @@
 //! Archives: rows in, lines, the same rows out.
 
+mod lived_in;
+
 use std::io::Cursor as Reader;
 use std::path::Path;
 

@@ -10,8 +10,8 @@ use crate::store::Write;
 /// Where the row lies in [`Table::Meta`](crate::Table::Meta): no partition has this number.
 pub(super) const KEY: &[u8] = b"\xff\xffcommit";
 
-/// Rows of partitions from this number on would get in the way of [`KEY`].
-pub(super) const PARTITIONS_END: u16 = 0xffff;
+/// More partitions would get in the way of [`KEY`] and of the owner's own row, which is before it.
+pub(super) const MOST_PARTITIONS: u16 = 0xfffe;
 
 const ENCODED: usize = 40;
 

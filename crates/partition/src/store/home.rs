@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::store::OpenError;
-use crate::store::chain::{Link, PARTITIONS_END};
+use crate::store::chain::{Link, MOST_PARTITIONS};
 use crate::store::journal::{self, Survey, Tear};
 use crate::store::manifests;
 use crate::store::tail::{self, Mark, Tail};
@@ -44,7 +44,7 @@ impl Home {
             clear_unfinished(path)?;
         }
         let count = stored.or(partitions).unwrap_or_default();
-        if count == 0 || count == PARTITIONS_END {
+        if count == 0 || count > MOST_PARTITIONS {
             let what = format!("{count} partitions cannot be");
             return Err(OpenError::Format { path: shown(path), what });
         }
