@@ -11,8 +11,6 @@ pub(crate) struct Queue {
     cursor: Cursor,
     /// Places above the floor that are done.
     done: u64,
-    /// A connection may have been given what has a place up to here.
-    sent: u64,
     /// Places below are in the store.
     committed: u64,
     /// Chunks of dropped messages that end below this place are deleted.
@@ -30,18 +28,20 @@ pub(crate) enum Settled {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self::load(Cursor::default(), 0)
+        Self::load(Cursor::default(), None)
     }
 }
 
 impl Queue {
-    /// As its row says. What was sent is not known any more: as much as may have been.
-    pub(crate) fn load(cursor: Cursor, receive_maximum: u16) -> Self {
+    /// As its row says. A connection may have been sent more since it was written, but not more than it takes.
+    pub(crate) fn load(mut cursor: Cursor, receive_maximum: Option<u16>) -> Self {
         let done = cursor.done.iter().map(|(first, last)| last - first + 1).sum::<u64>();
-        let most = cursor.floor + done + u64::from(receive_maximum);
-        let sent = most.min(cursor.next) - 1;
+        if let Some(most) = receive_maximum {
+            let most = cursor.floor + done + u64::from(most);
+            cursor.sent = cursor.sent.max(most.min(cursor.next) - 1);
+        }
         let (committed, dropped) = (cursor.next, cursor.swept);
-        Self { cursor, done, sent, committed, dropped }
+        Self { cursor, done, committed, dropped }
     }
 
     pub(crate) const fn cursor(&self) -> &Cursor {
@@ -70,7 +70,7 @@ impl Queue {
     }
 
     pub(crate) const fn sent(&self) -> u64 {
-        self.sent
+        self.cursor.sent
     }
 
     /// Gives a place to a message that counts for so many bytes.
@@ -88,7 +88,7 @@ impl Queue {
 
     /// A connection is given what has this place.
     pub(crate) fn send(&mut self, place: u64) {
-        self.sent = self.sent.max(place);
+        self.cursor.sent = self.cursor.sent.max(place);
     }
 
     /// Whether this place is over.
@@ -174,7 +174,7 @@ impl Queue {
 
     /// The oldest that no connection was given.
     pub(crate) fn oldest_unsent(&self) -> Option<u64> {
-        let mut place = self.cursor.floor.max(self.sent + 1);
+        let mut place = self.cursor.floor.max(self.cursor.sent + 1);
         let at = self.cursor.done.partition_point(|run| run.1 < place);
         if let Some(run) = self.cursor.done.get(at).filter(|run| run.0 <= place) {
             place = run.1 + 1;

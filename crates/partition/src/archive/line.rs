@@ -122,6 +122,8 @@ pub(super) enum Line {
         floor: u64,
         next: u64,
         bytes: u64,
+        /// Up to here a connection may have been given them.
+        sent: u64,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         done: Vec<(u64, u64)>,
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

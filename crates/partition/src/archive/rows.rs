@@ -157,9 +157,9 @@ fn read_of_session(Row { table, key, value }: &Row) -> Option<Line> {
             Line::Subscription { session, filter, options: options(asked, id) }
         }
         Table::Cursor => {
-            let Cursor { swept, floor, next, bytes, done, received } =
+            let Cursor { swept, floor, next, bytes, sent, done, received } =
                 Cursor::decode(value).ok()?;
-            Line::Queue { session, swept, floor, next, bytes, done, received }
+            Line::Queue { session, swept, floor, next, bytes, sent, done, received }
         }
         Table::Inbox => {
             let entries = Chunk::decode(value).ok()?;
@@ -385,9 +385,12 @@ fn row_of_session(line: Line) -> Option<Row> {
             let value = row::encode_subscription(asked, id);
             Row::new(Table::Subscription, row::text_key(session.0, &filter), value)
         }
-        Line::Queue { session, swept, floor, next, bytes, done, received } => {
-            let ordered = swept <= floor && floor <= next && is_rising(floor, &done, &received);
-            let cursor = Cursor { swept, floor, next, bytes, done, received };
+        Line::Queue { session, swept, floor, next, bytes, sent, done, received } => {
+            let ordered = swept <= floor
+                && floor <= next
+                && sent < next
+                && is_rising(floor, &done, &received);
+            let cursor = Cursor { swept, floor, next, bytes, sent, done, received };
             ordered.then_some(())?;
             Row::new(Table::Cursor, row::owner_key(session.0), cursor.encode())
         }

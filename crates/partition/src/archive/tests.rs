@@ -76,6 +76,7 @@ fn rows() -> Batch {
             floor: 4,
             swept: 4,
             bytes: 300,
+            sent: 6,
             done: vec![(6, 6)],
             received: vec![5],
         };

@@ -55,6 +55,8 @@ impl Partition {
         session.expiry_secs = expiry_secs;
         session.changed.row = true;
         session.fresh = false;
+        // Says what was sent.
+        session.changed.cursor |= session.changed.cursor_stored;
         if farewell == Farewell::Clean {
             session.take_will(); // [MQTT-3.14.4-3]
         } else if let Some(pending) = session.more.as_mut().and_then(|more| more.will.as_mut()) {

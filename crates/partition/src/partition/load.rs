@@ -105,7 +105,8 @@ impl Partition {
         let cursor = Cursor::decode(value)?;
         let limits = self.config.limits.inbox;
         let session = self.session(Table::Cursor, key)?;
-        session.queue = Queue::load(cursor, session.receive_maximum);
+        let most = session.holder.map(|_| session.receive_maximum);
+        session.queue = Queue::load(cursor, most);
         session.changed.cursor_stored = true;
         if session.kind == SessionKind::Dying {
             session.queue.end();

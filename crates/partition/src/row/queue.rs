@@ -24,6 +24,9 @@ pub(crate) struct Cursor {
     pub(crate) swept: u64,
     /// What is queued counts for, in bytes.
     pub(crate) bytes: u64,
+    /// A connection may have been given what has a place up to here; more, if one had the session when this was
+    /// written.
+    pub(crate) sent: u64,
     /// Places above the floor that are done: first and last of each run, in order.
     pub(crate) done: Vec<(u64, u64)>,
     /// Places whose PUBREC has come, in order.
@@ -32,14 +35,16 @@ pub(crate) struct Cursor {
 
 impl Default for Cursor {
     fn default() -> Self {
-        Self { next: 1, floor: 1, swept: 1, bytes: 0, done: Vec::new(), received: Vec::new() }
+        let (done, received) = (Vec::new(), Vec::new());
+        Self { next: 1, floor: 1, swept: 1, bytes: 0, sent: 0, done, received }
     }
 }
 
 impl Cursor {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut value = begin(24 + 4 * (self.done.len() + self.received.len()));
-        for number in [self.swept, self.floor - self.swept, self.next - self.floor, self.bytes] {
+        let (floor, next) = (self.floor - self.swept, self.next - self.floor);
+        for number in [self.swept, floor, next, self.bytes, self.next - self.sent] {
             put_varint(&mut value, number);
         }
         put_varint(&mut value, self.done.len() as u64);
@@ -64,6 +69,7 @@ impl Cursor {
             let floor = swept.checked_add(take_varint(from)?)?;
             let next = floor.checked_add(take_varint(from)?)?;
             let bytes = take_varint(from)?;
+            let sent = next.checked_sub(take_varint(from)?.max(1))?;
             let (mut done, mut received) = (Vec::new(), Vec::new());
             let mut last = floor;
             for _ in 0..take_varint(from)? {
@@ -82,6 +88,7 @@ impl Cursor {
                 floor,
                 swept,
                 bytes,
+                sent,
                 done,
                 received,
             })

@@ -247,6 +247,7 @@ fn a_message_expires_while_it_waits_unless_it_may_have_been_sent() {
     rig.detach(&client, Farewell::Abnormal);
     rig.publish_message(expiring("not sent"));
     rig.publish("t", "stays", QoS::AtLeastOnce);
+    rig.reopen();
     rig.now.0 += 10_000;
     rig.connect("a", holder(2, 1));
     assert_eq!(texts(&rig.take(2)), ["sent", "stays"]);
