@@ -160,6 +160,7 @@ impl Keeper {
             uplink: connected.uplink.clone(),
             metrics: Arc::clone(&self.metrics),
             tasks: Tasks { runtime: self.runtime.clone(), inputs: sender.clone() },
+            lease: self.uplink.lease,
         };
         let mut life = Life::new(owner, around, connected.last_route, disk_bytes);
         self.metrics.begin();

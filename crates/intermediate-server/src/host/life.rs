@@ -29,7 +29,7 @@ use super::post::{Post, Sending};
 use super::routes::RouteWaits;
 use super::waiter::{Waiter, Woken};
 use crate::service::Service;
-use presence::Origins;
+use presence::Presence;
 
 /// Inputs before a commit, however little they change: those who wait for it are not to wait for long.
 const INPUTS_IN_A_TURN: usize = 128;
@@ -56,7 +56,7 @@ pub(super) enum Input {
     Closed(LineId),
     /// Lives of proxies that are over.
     Departed(Vec<Member>),
-    /// Whoever was a member has come back, or is departed.
+    /// The relay takes messages.
     Serving,
     /// Messages of the relays.
     Deliver(Deliveries),
@@ -115,6 +115,8 @@ pub(super) struct Surroundings {
     pub(super) uplink: Uplink<OutboxId>,
     pub(super) metrics: Arc<HostMetrics>,
     pub(super) tasks: Tasks,
+    /// Silence after which a proxy is dead.
+    pub(super) lease: Duration,
 }
 
 /// Where what the thread must not wait for is waited for.
@@ -158,7 +160,7 @@ pub(super) struct Life<S> {
     next_token: u64,
     waits: RouteWaits,
     post: Post,
-    origins: Origins,
+    presence: Presence,
     room: Room,
     counts: HostCounts,
     disk_bytes: fn(&S) -> u64,
@@ -179,6 +181,7 @@ impl<S: Store> Life<S> {
             waits.announced(last);
         }
         let now = Instant::now();
+        let presence = Presence::new(around.lease, now);
         Self {
             owner,
             around,
@@ -190,7 +193,7 @@ impl<S: Store> Life<S> {
             next_token: 1,
             waits,
             post: Post::default(),
-            origins: Origins::new(now),
+            presence,
             room,
             counts: HostCounts::default(),
             disk_bytes,
@@ -269,6 +272,7 @@ impl<S: Store> Life<S> {
             self.owner.handle_time(unix);
         }
         self.attach_due(now);
+        self.judge_absent(now);
         self.forget_origins(now);
     }
 
@@ -316,7 +320,7 @@ impl<S: Store> Life<S> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let owner = self.owner.next_deadline().and_then(|at| self.around.clock.instant(at));
-        let ours = [self.attaches.next_deadline(), Some(self.origins.next_look())];
+        let ours = [self.attaches.next_deadline(), Some(self.presence.next_deadline())];
         let metrics = self.around.metrics.next_publication();
         let look = match self.room {
             Room::Enough => ROOM_LOOK,

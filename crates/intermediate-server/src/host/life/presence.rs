@@ -17,20 +17,31 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 /// How often absent origins are looked for.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Since when which origins are not there.
+/// When who is not there is forgotten.
 #[derive(Debug)]
-pub(super) struct Origins {
+pub(super) struct Presence {
+    /// How long a proxy may take to come back to a relay that was away.
+    lease: Duration,
+    /// When proxies that hold sessions and have not come back are taken for dead.
+    judge_at: Option<Instant>,
+    /// Since when which origins are not there.
     absent: HashMap<ProxyId, Instant, RandomState>,
     next_look: Instant,
 }
 
-impl Origins {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { absent: HashMap::default(), next_look: now + LOOK }
+impl Presence {
+    pub(super) fn new(lease: Duration, now: Instant) -> Self {
+        let absent = HashMap::default();
+        Self { lease, judge_at: None, absent, next_look: now + LOOK }
     }
 
-    pub(super) fn next_look(&self) -> Instant {
-        self.next_look
+    pub(super) fn next_deadline(&self) -> Instant {
+        self.judge_at.map_or(self.next_look, |at| at.min(self.next_look))
+    }
+
+    /// The relay serves, and has not done so before, or was away: proxies come back to it now.
+    pub(super) fn serving(&mut self, now: Instant) {
+        self.judge_at = Some(now + self.lease);
     }
 
     /// Of the `known` those that are absent for long.
@@ -59,8 +70,13 @@ impl<S: Store> Life<S> {
         self.attach_freed(now);
     }
 
-    /// Whoever was to come back has done so: proxies that hold sessions and are not here are gone.
-    pub(super) fn forget_absent(&mut self, now: Instant) {
+    /// Whoever was to come back has done so: proxies that hold sessions and are not here are gone. The
+    /// relay alone cannot tell: after a restart it knows only those that have come.
+    pub(super) fn judge_absent(&mut self, now: Instant) {
+        if self.presence.judge_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.presence.judge_at = None;
         let present = self.present();
         for proxy in self.owner.proxies() {
             if !present.contains(&proxy) {
@@ -79,13 +95,13 @@ impl<S: Store> Life<S> {
     }
 
     pub(super) fn forget_origins(&mut self, now: Instant) {
-        if now < self.origins.next_look {
+        if now < self.presence.next_look {
             return;
         }
         let mut present = self.present();
         let others = self.around.uplink.present_origins();
         present.extend(others.into_iter().map(|origin| ProxyId(origin.0)));
-        for proxy in self.origins.look(&self.owner.origins(), &present, now) {
+        for proxy in self.presence.look(&self.owner.origins(), &present, now) {
             self.owner.handle(Command::ForgetOrigin(proxy), self.around.clock.unix(now));
         }
     }
@@ -107,7 +123,7 @@ mod tests {
     #[test]
     fn an_origin_is_forgotten_after_ten_minutes_of_absence() {
         let start = Instant::now();
-        let mut origins = Origins::new(start);
+        let mut origins = Presence::new(Duration::from_secs(6), start);
         let known = [ProxyId(1), ProxyId(2)];
         let present: HashSet<_, RandomState> = [ProxyId(1)].into_iter().collect();
         assert!(origins.look(&known, &present, start).is_empty());

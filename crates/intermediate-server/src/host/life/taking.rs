@@ -44,7 +44,7 @@ impl<S: Store> Life<S> {
                 self.attaches.handle_closed(line);
             }
             Input::Departed(members) => self.departed(&members, now),
-            Input::Serving => self.forget_absent(now),
+            Input::Serving => self.presence.serving(now),
             Input::Deliver(deliveries) => self.take_messages(deliveries, now),
             Input::Sent(ids) => self.sent(ids),
             Input::Refused(refused) => {

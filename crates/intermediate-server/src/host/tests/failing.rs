@@ -1,12 +1,14 @@
 //! A store without room, one that fails, and one that cannot be opened.
 
+use std::time::Duration;
+
 use cluster_rpc::frame::{SessionAnswer, SessionRefusal};
 use mqtt_codec::ReasonCode;
 use partition::{MemoryStore, OpenError, Room};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::rig::{Intermediate, Proxy, Rig, client, within};
+use super::rig::{Intermediate, Proxy, Rig, client, with_will, within};
 use crate::config::Config;
 use crate::host::Home;
 use crate::node::{Listeners, Node};
@@ -93,5 +95,33 @@ async fn an_intermediate_that_ends_without_a_word_leaves_its_folder_to_the_next(
     p.up().await;
     assert!(p.attach(client("c", 2)).await.session_present);
     assert_eq!(&p.delivery().await.message.payload[..], b"one");
+    intermediate.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_connections_go_on_and_those_of_a_proxy_that_is_gone_end_after_the_lease() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut intermediate = Intermediate::bind("i");
+    let configure = |config: &mut Config| {
+        config.data.directory = Some(folder.path().to_owned());
+        config.cluster.lease = Duration::from_secs(1).into();
+    };
+    intermediate.run(configure);
+    let mut p = Proxy::connect("p", &[intermediate.address]).await;
+    let mut q = Proxy::connect("q", &[intermediate.address]).await;
+    p.attach(with_will(client("gone", 1), "will/gone")).await;
+    let stays = with_will(client("stays", 1), "will/stays");
+    let held = q.attach(stays.clone()).await.held;
+    q.subscribe(held, "will/#").await;
+    intermediate.kill();
+    drop(p);
+
+    intermediate.run(configure);
+    q.up().await;
+    q.reattach(stays, held, 0).await;
+    assert_eq!(q.delivery().await.message.topic.as_str(), "will/gone");
+    q.acknowledge(held, 1);
+    assert_eq!(q.publish("will/none", b"").await, ReasonCode::Success);
+    assert_eq!(q.delivery().await.message.topic.as_str(), "will/none", "its own was not published");
     intermediate.stop().await;
 }

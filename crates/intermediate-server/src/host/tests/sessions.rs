@@ -61,15 +61,7 @@ async fn a_connection_goes_on_after_a_restart_of_the_store_where_its_deliveries_
     rig.memory.store.lock().fail_after(0);
     p.send("a", b"3");
     p.up().await;
-    let request = p.ask(|request| SessionCall::Reattach {
-        request,
-        attach: Box::new(client("c", 1)),
-        held,
-        received_up_to: QueuePlace(1),
-        group_deliveries: Vec::new(),
-        groups: Vec::new(),
-    });
-    assert_eq!(p.attached(request).await.held, held);
+    p.reattach(client("c", 1), held, 1).await;
     assert_eq!(p.delivery().await.place, QueuePlace(2));
     assert_eq!(p.delivery().await.place, QueuePlace(3));
     assert_eq!(p.published().await, ReasonCode::Success);
