@@ -239,8 +239,9 @@ fn a_store_in_memory_fails_when_it_was_told_to_and_keeps_what_was_committed() {
 #[test]
 fn a_store_in_memory_is_as_full_as_it_was_told_to_be() {
     let store = MemoryStore::new();
-    store.set_room(Room::Low);
-    assert_eq!(store.clone().room(), Room::Low);
-    store.set_room(Room::Enough);
+    let view = store.clone();
+    view.set_room(Room::Low);
+    assert_eq!(store.room(), Room::Low);
+    view.set_room(Room::Enough);
     assert_eq!(store.room(), Room::Enough);
 }

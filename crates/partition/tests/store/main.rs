@@ -1,5 +1,7 @@
 //! Stores at their boundary: batches in, rows out, also after the process or the machine went down.
 
+#![allow(clippy::unwrap_used, reason = "a failure to write or read is a failed test")]
+
 mod behaviour;
 mod damage;
 mod directory;
