@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mqtt_codec::{
-    Ack, Decoder, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
-    SubscriptionIds, SubscriptionOptions, TopicFilter, TopicName, UserProperties, Version,
+    Ack, Connect, Decoder, Packet, PacketId, Publish, PublishProperties, QoS, ReasonCode,
+    Subscribe, SubscriptionIds, SubscriptionOptions, TopicFilter, TopicName, UserProperties,
+    Version,
 };
 use testkit::{History, connect_packet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +30,10 @@ const PACE: Duration = Duration::from_millis(2);
 
 /// Most unacknowledged messages of one publisher.
 const WINDOW: usize = 50;
+
+/// Messages a subscriber takes at one proxy before it moves to the next: few enough moves that it is not taken
+/// for two clients that fight for one identifier.
+const STAY: u64 = 100;
 
 /// Topics each publisher writes to in turn, so that its messages spread over lanes.
 const TOPICS: u64 = 16;
@@ -54,6 +59,20 @@ impl Load {
     /// Subscribers at each of `subscribed`, then one publisher at QoS 1 and one at QoS 2 at each of
     /// `published`.
     pub(crate) async fn start(published: &[SocketAddr], subscribed: &[SocketAddr]) -> Self {
+        let homes: Vec<_> = subscribed.iter().map(|address| vec![*address]).collect();
+        Self::start_at(published, &homes).await
+    }
+
+    /// As [`start`](Self::start), but each subscriber has a session that outlives its connections, and
+    /// changes from one of `homes` to the next without a word, again and again.
+    pub(crate) async fn start_moving(published: &[SocketAddr], homes: &[SocketAddr]) -> Self {
+        let turned =
+            |by: usize| (0..homes.len()).map(|at| homes[(at + by) % homes.len()]).collect();
+        let homes: Vec<Vec<_>> = (0..homes.len()).map(turned).collect();
+        Self::start_at(published, &homes).await
+    }
+
+    async fn start_at(published: &[SocketAddr], homes: &[Vec<SocketAddr>]) -> Self {
         let mut load = Self {
             history: Arc::default(),
             publishers: Vec::new(),
@@ -67,8 +86,8 @@ impl Load {
         let topics: Vec<_> = (writers.iter().enumerate())
             .map(|(index, (_, (_, level)))| format!("{prefix}/{index}/{level}"))
             .collect();
-        for (index, address) in subscribed.iter().enumerate() {
-            load.subscribe(*address, &format!("subscriber{index}"), &prefix, &topics).await;
+        for (index, homes) in homes.iter().enumerate() {
+            load.subscribe(homes, &format!("subscriber{index}"), &prefix, &topics).await;
         }
         for ((address, (qos, _)), topic) in writers.into_iter().zip(topics) {
             load.publish(address, qos, topic).await;
@@ -142,8 +161,15 @@ impl Load {
         self.publishers.push(Publisher { acknowledged, task });
     }
 
-    async fn subscribe(&mut self, address: SocketAddr, who: &str, prefix: &str, topics: &[String]) {
-        let mut wire = Wire::connect(address, &name("subscriber")).await;
+    async fn subscribe(
+        &mut self,
+        homes: &[SocketAddr],
+        who: &str,
+        prefix: &str,
+        topics: &[String],
+    ) {
+        let mut home = Home { id: name("subscriber"), addresses: homes.to_vec(), taken: 0 };
+        let mut wire = home.connect().await;
         wire.subscribe(&format!("{prefix}/#")).await;
         for topic in topics {
             for number in 0..TOPICS {
@@ -151,7 +177,7 @@ impl Load {
             }
         }
         let history = Arc::clone(&self.history);
-        let work = Subscribing { wire, who: who.into(), history, held: HashSet::new() };
+        let work = Subscribing { wire, home, who: who.into(), history, held: HashSet::new() };
         self.subscribers.push(tokio::spawn(work.run(self.end.clone())));
     }
 }
@@ -233,8 +259,44 @@ impl Publishing {
     }
 }
 
+/// Where a subscriber lives.
+struct Home {
+    id: String,
+    /// The first is where it is now.
+    addresses: Vec<SocketAddr>,
+    /// Messages it got there.
+    taken: u64,
+}
+
+impl Home {
+    /// Whether it is time to move.
+    fn is_over(&self) -> bool {
+        self.addresses.len() > 1 && self.taken >= STAY
+    }
+
+    /// Connects, as often as it takes while the session is not to be had.
+    async fn connect(&mut self) -> Wire {
+        let mut connect = connect_packet(Version::V5, &self.id);
+        if self.addresses.len() > 1 {
+            testkit::persistent(&mut connect);
+        }
+        loop {
+            if let Some(wire) = Wire::try_connect(self.addresses[0], connect.clone()).await {
+                return wire;
+            }
+        }
+    }
+
+    async fn move_on(&mut self) -> Wire {
+        self.addresses.rotate_left(1);
+        self.taken = 0;
+        self.connect().await
+    }
+}
+
 struct Subscribing {
     wire: Wire,
+    home: Home,
     who: String,
     history: Arc<Mutex<History>>,
     /// Packet identifiers of QoS 2 messages that are not released.
@@ -247,6 +309,9 @@ impl Subscribing {
             tokio::select! {
                 packet = self.wire.receive() => self.handle(packet).await,
                 () = end.cancelled() => return,
+            }
+            if self.home.is_over() {
+                self.wire = self.home.move_on().await;
             }
         }
     }
@@ -263,6 +328,7 @@ impl Subscribing {
     }
 
     async fn take(&mut self, publish: Publish) {
+        self.home.taken += 1;
         let is_new = publish.qos != QoS::ExactlyOnce
             || publish.packet_id.is_some_and(|id| self.held.insert(id));
         let topic = publish.topic.as_ref().expect("no aliases were allowed").as_str();
@@ -288,14 +354,21 @@ struct Wire {
 
 impl Wire {
     async fn connect(address: SocketAddr, id: &str) -> Self {
+        let connected = Self::try_connect(address, connect_packet(Version::V5, id)).await;
+        connected.expect("the proxy has a clean session for everyone")
+    }
+
+    /// `None` when the CONNECT is refused.
+    async fn try_connect(address: SocketAddr, connect: Connect) -> Option<Self> {
         let stream = TcpStream::connect(address).await.expect("the proxy listens");
         stream.set_nodelay(true).expect("a connected socket takes the option");
         let decoder = Decoder::for_version(Version::V5, u32::MAX);
         let mut wire = Self { stream, decoder, unread: BytesMut::new() };
-        wire.send(Packet::Connect(Box::new(connect_packet(Version::V5, id)))).await;
-        let packet = wire.receive().await;
-        assert!(matches!(packet, Packet::ConnAck(_)), "expected CONNACK, got {packet:?}");
-        wire
+        wire.send(Packet::Connect(Box::new(connect))).await;
+        match wire.receive().await {
+            Packet::ConnAck(connack) => (!connack.reason.is_error()).then_some(wire),
+            other => panic!("expected CONNACK, got {other:?}"),
+        }
     }
 
     async fn subscribe(&mut self, filter: &str) {

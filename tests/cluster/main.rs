@@ -2,7 +2,7 @@
 //!
 //! - `delivery`, `faults`: servers in this process, over real gRPC
 //! - `processes`: the real binary; `foreign`: clients of others, which must be installed
-//! - `load`, `rumqtt`, `support`: what these are written with
+//! - `load`, `rumqtt`, `support`, `up`: what these are written with
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -10,9 +10,13 @@
 )]
 
 mod delivery;
+mod durable;
 mod faults;
 mod foreign;
 mod load;
 mod processes;
+mod reattach;
 mod rumqtt;
 mod support;
+mod survival;
+mod up;

@@ -1,145 +1,18 @@
 //! The real binary as processes: what `up` does, what `kill -9` does, the command line.
 //!
-//! Where a process is ended, that is by the id that `up` printed for it. Linux: looks into `/proc`.
+//! Where a process is ended, that is by the id that `up` printed for it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Output;
 
 use mqtt_codec::{QoS, Version};
-use testkit::{DEADLINE, Process, RawClient, connect_packet, eventually, http, kill, run};
-use tokio::net::TcpStream;
+use testkit::{DEADLINE, Process, eventually, http, kill, run};
 use tokio::time::Instant;
 
 use crate::load::Load;
 use crate::rumqtt::meet_across;
 use crate::support::{name, value};
-
-/// How often a start is tried again when somebody took the ports in between.
-const TRIES: usize = 5;
-
-/// A running `causeway up`.
-struct Up {
-    process: Process,
-    base_port: u16,
-    servers: Vec<Server>,
-    /// What it printed until it was ready.
-    printed: Vec<String>,
-}
-
-/// A line of the table that `up` prints.
-#[derive(Clone, Debug)]
-struct Server {
-    name: String,
-    process: u32,
-    mqtt: Option<SocketAddr>,
-    grpc: Option<SocketAddr>,
-    admin: SocketAddr,
-}
-
-impl Up {
-    /// Starts a cluster and waits until it is ready.
-    async fn start(proxies: u16) -> Self {
-        for _ in 0..TRIES {
-            let base_port = consecutive_ports(proxies);
-            let (count, port) = (proxies.to_string(), base_port.to_string());
-            let arguments = ["up", "--proxies", &count, "--base-port", &port];
-            let mut process = Process::start(&arguments).await;
-            let mut printed = Vec::new();
-            while let Some(line) = process.line().await {
-                let is_last = line.contains("Ctrl-C");
-                printed.push(line);
-                if is_last {
-                    let servers = printed.iter().filter_map(|line| Server::parse(line)).collect();
-                    return Self { process, base_port, servers, printed };
-                }
-            }
-        }
-        panic!("`causeway up` did not start in {TRIES} tries");
-    }
-
-    fn proxy(&self, number: usize) -> &Server {
-        &self.servers[number + 1]
-    }
-
-    fn intermediate(&self) -> &Server {
-        &self.servers[0]
-    }
-
-    /// Waits until the intermediate knows so many filters.
-    async fn routes(&self, count: u64) {
-        eventually("the subscription is known", async || {
-            value(&http(self.intermediate().admin, "/metrics").await, "causeway_routes") == count
-        })
-        .await;
-    }
-
-    /// Ends it as a person would, and waits.
-    async fn stop(mut self) {
-        kill("TERM", self.process.id()).await;
-        assert!(self.process.end().await, "`up` reports success");
-        for server in &self.servers {
-            assert!(!is_alive(server.process), "{server:?} was left behind");
-        }
-    }
-}
-
-impl Server {
-    fn parse(line: &str) -> Option<Self> {
-        let words: Vec<_> = line.split_whitespace().collect();
-        let [name, process, mqtt, grpc, admin] = words.as_slice() else { return None };
-        Some(Self {
-            name: (*name).to_owned(),
-            process: process.parse().ok()?,
-            mqtt: mqtt.parse().ok(),
-            grpc: grpc.parse().ok(),
-            admin: admin.strip_prefix("http://")?.parse().ok()?,
-        })
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.mqtt.expect("it is a proxy")
-    }
-
-    fn port(&self) -> String {
-        self.address().port().to_string()
-    }
-
-    async fn connect(&self, version: Version) -> RawClient {
-        RawClient::connect(self.address(), connect_packet(version, &name("client"))).await
-    }
-
-    /// The arguments it was started with, but for the one that ties it to `up`.
-    fn arguments(&self) -> Vec<String> {
-        let line = std::fs::read(format!("/proc/{}/cmdline", self.process)).expect("it runs");
-        let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word));
-        let mut words: Vec<_> = words.skip(1).map(String::from).collect();
-        let tie = words.iter().position(|word| word == "--exit-with-parent");
-        words.drain(tie.map_or(0..0, |tie| tie..tie + 2));
-        words.retain(|word| !word.is_empty());
-        words
-    }
-}
-
-/// The first of `count` ports in a row that nobody listens on.
-fn consecutive_ports(count: u16) -> u16 {
-    let free = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-    loop {
-        let first = free(0).expect("loopback has a free port");
-        let port = first.local_addr().expect("a bound listener has an address").port();
-        let rest: Option<Vec<_>> =
-            (1..count).map(|offset| free(port.checked_add(offset)?).ok()).collect();
-        if rest.is_some() {
-            return port;
-        }
-    }
-}
-
-/// Whether a process runs. One that has ended and was not waited for does not.
-fn is_alive(process: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
-}
+use crate::up::{Up, is_alive};
 
 /// What a command printed, when it reported success.
 fn success(output: Output) -> String {
@@ -202,7 +75,6 @@ async fn a_killed_proxy_holds_publishers_back_for_a_moment_only_and_may_return()
     let mut publisher = up.proxy(0).connect(Version::V5).await;
     publisher.publish(&topic, QoS::ExactlyOnce, "before").await;
     lost.expect_message("before").await;
-    let arguments = up.proxy(1).arguments();
     kill("KILL", up.proxy(1).process).await;
     let began = Instant::now();
     for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
@@ -212,13 +84,7 @@ async fn a_killed_proxy_holds_publishers_back_for_a_moment_only_and_may_return()
     assert!(began.elapsed() < DEADLINE, "it took {:?}", began.elapsed());
     let report = up.process.line_with("has ended").await;
     assert!(report.contains(&format!("proxy-1 (process {})", up.proxy(1).process)), "{report}");
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let again = Process::start(&arguments).await;
-    eventually("it is ready again", async || {
-        let listens = TcpStream::connect(up.proxy(1).admin).await.is_ok();
-        listens && http(up.proxy(1).admin, "/readyz").await.starts_with("HTTP/1.1 200 ")
-    })
-    .await;
+    let again = up.proxy(1).start_again().await;
     let mut back = up.proxy(1).connect(Version::V5).await;
     back.subscribe(&topic, QoS::ExactlyOnce).await;
     publisher.publish(&topic, QoS::ExactlyOnce, "after").await;
@@ -233,8 +99,7 @@ async fn a_killed_intermediate_that_is_started_by_hand_loses_nothing() {
     let up = Up::start(3).await;
     let [a, b, c] = [0, 1, 2].map(|number| up.proxy(number).address());
     let load = Load::start(&[a], &[b, c]).await;
-    let arguments = up.intermediate().arguments();
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let arguments: Vec<_> = up.intermediate().command.iter().map(String::as_str).collect();
     load.progress(100).await;
     kill("KILL", up.intermediate().process).await;
     let mut by_hand = Process::start(&arguments).await;
