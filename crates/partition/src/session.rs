@@ -90,6 +90,8 @@ pub(crate) struct Changed {
     pub(crate) full: bool,
     /// Whether a group has put something into its queue, and is to hear when it is short again.
     pub(crate) fed: bool,
+    /// Whether it is in the list of sessions with chunks of dropped messages.
+    pub(crate) sweeping: bool,
 }
 
 impl Session {

@@ -9,7 +9,7 @@ use crate::id::{ProxyId, PublishToken, SessionId, UnixMillis};
 use crate::partition::Source;
 use crate::retained::{RetainedPart, page_over};
 use crate::row::EntryHead;
-use crate::store::{Store, StoreError};
+use crate::store::{Room, Store, StoreError};
 use crate::will::{Due, Outgoing};
 
 /// Connections of a dead proxy that end at a time.
@@ -29,7 +29,10 @@ impl<S: Store> Owner<S> {
     pub(super) fn advance(&mut self, stamp: Stamp) -> Result<(), StoreError> {
         self.bury_some(stamp);
         self.fire_due(stamp);
-        for _ in 0..SCANS_AT_A_TIME.min(self.scans.len()) {
+        for _ in 0..SCANS_AT_A_TIME {
+            if !self.may_scan() {
+                break;
+            }
             let Some(session) = self.scans.pop_front() else { break };
             self.scan(session, stamp);
         }
@@ -65,10 +68,15 @@ impl<S: Store> Owner<S> {
         self.settle(0, stamp)
     }
 
+    /// Whether there is a session to read retained messages for, and room for them in its queue's rows.
+    fn may_scan(&self) -> bool {
+        !self.scans.is_empty() && self.room == Room::Enough
+    }
+
     /// When there is something to do next.
     pub(super) fn deadline(&self) -> Option<UnixMillis> {
         let busy = !self.dead.is_empty()
-            || !self.scans.is_empty()
+            || self.may_scan()
             || self.partitions.iter().any(|one| one.is_untidy());
         if busy {
             return Some(AT_ONCE);

@@ -10,6 +10,7 @@ use crate::changes::{Changes, DueWill, Internal, Stamp};
 use crate::command::{Detach, Farewell};
 use crate::id::{PartitionId, ProxyId, SessionId, UnixMillis};
 use crate::row::{Grace, SessionKind, incoming_key, owner_key, place_key, text_key};
+use crate::stats::DropReason;
 use crate::store::Table;
 use crate::will::{Due, session_end, will_due, will_key};
 
@@ -100,6 +101,7 @@ impl Partition {
             }
         }
         session.tidy();
+        changes.drop(DropReason::Ended, session.queue.len());
         self.totals.messages -= session.queue.len();
         self.totals.bytes -= session.queue.bytes();
         if std::mem::take(&mut session.changed.full) {

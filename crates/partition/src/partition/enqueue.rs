@@ -152,7 +152,9 @@ impl Partition {
         session.changed.cursor = true;
         self.totals.messages += 1;
         self.totals.bytes += content.weight;
-        changes.queued_bytes += content.weight as usize;
+        // Of a shared body a queue has but the number.
+        let written = if content.body.is_some() { OVERHEAD } else { content.weight };
+        changes.queued_bytes += written as usize;
         Self::list(&mut self.changed, session);
         note_full(session, self.config.limits.inbox, &mut self.full);
         Enqueued::Stored

@@ -63,7 +63,8 @@ impl Partition {
         session.changed.listed = false;
         write_pending(session, changes);
         release_chunks(session, &mut self.bodies, store, changes)?;
-        if session.queue.unswept().1 > MOST_UNSWEPT && !self.sweeping.contains(&id) {
+        if session.queue.unswept().1 > MOST_UNSWEPT && !session.changed.sweeping {
+            session.changed.sweeping = true;
             self.sweeping.push_back(id);
         }
         if std::mem::take(&mut session.changed.cursor) {
@@ -146,6 +147,7 @@ impl Partition {
         changes: &mut Changes,
     ) -> Result<Left, StoreError> {
         let Some(session) = self.sessions.find_mut(id) else { return Ok(Left::Nothing) };
+        session.changed.sweeping = false;
         let (from, places) = session.queue.unswept();
         if session.kind == SessionKind::Dying || places == 0 {
             return Ok(Left::Nothing);
@@ -166,6 +168,7 @@ impl Partition {
             }
             session.queue.sweep_dropped(last + 1);
         }
+        session.changed.sweeping = left == Left::Something;
         Ok(left)
     }
 }

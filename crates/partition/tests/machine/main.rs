@@ -7,6 +7,7 @@ mod attach;
 mod groups;
 mod history;
 mod limits;
+mod on_disk;
 mod publish;
 mod queue;
 mod retained;
