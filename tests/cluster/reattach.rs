@@ -126,7 +126,6 @@ async fn a_member_with_a_clean_session_is_one_again_when_the_store_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn how_connections_end_while_the_store_is_away_it_hears_when_it_is_back() {
-    daemon::init_logs(&daemon::LogConfig{level:"debug,h2=warn,hyper=warn,tonic=warn,tower=warn,fjall=warn,lsm_tree=warn".into(),format:daemon::LogFormat::Text}).unwrap();
     let mut cluster = Cluster::start(1, 1).await;
     for version in BOTH {
         let (topic, polite) = (name("away"), name("away"));

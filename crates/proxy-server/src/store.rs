@@ -189,17 +189,21 @@ impl Store {
         self.link.uncongested().await;
     }
 
-    /// The store is there, on a new link: it is told all that it may not have heard, at the pace at which it listens.
-    /// What is asked meanwhile need not wait for that.
-    async fn handle_up(&self, link: LinkEpoch) {
-        self.present.send_replace(true);
-        {
-            let mut standing = self.standing.lock();
-            standing.link = Some(link);
-            for departure in standing.departures.repeat(Instant::now()) {
-                self.link.send(link, departure.call());
-            }
+    /// The store is there, on a new link: it is told which connections have ended. The others follow by
+    /// [`tell_again`](Self::tell_again).
+    fn handle_up(&self, link: LinkEpoch) {
+        let mut standing = self.standing.lock();
+        standing.link = Some(link);
+        for departure in standing.departures.repeat(Instant::now()) {
+            self.link.send(link, departure.call());
         }
+        drop(standing);
+        self.present.send_replace(true);
+    }
+
+    /// Tells the store all that it may not have heard of the connections there are, at the pace at which it listens.
+    /// What is asked meanwhile need not wait for that.
+    async fn tell_again(&self, link: LinkEpoch) {
         let all: Vec<Arc<Attachment>> =
             self.attachments.iter().map(|entry| Arc::clone(&entry)).collect();
         for attachment in all {

@@ -7,6 +7,7 @@ use cluster_rpc::frame::{Held, SessionAnswer, SessionDelivery, SessionRefusal, S
 use cluster_rpc::{StoreEvent, StoreEvents};
 use mqtt_codec::{QoS, ReasonCode};
 use mqtt_session::{Delivery, DeliverySource};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::attachment::{Attachment, Begun, asker};
 use super::{Answer, Attached, LAST_CALL, News, Store, slot_of};
@@ -17,16 +18,21 @@ use crate::metrics::{Metrics, Tally};
 /// Serves what the store says until the uplink ends.
 pub(crate) async fn pump(store: Arc<Store>, metrics: Metrics, mut events: StoreEvents) {
     let mut tally = Tally::default();
+    // What is told on one link ends with it.
+    let mut _telling = None;
     while let Some(event) = events.next().await {
         match event {
             StoreEvent::Up { link, .. } => {
                 tracing::info!("the store is there");
-                // Beside this task, which must go on taking answers; a link that breaks leaves it nothing to do.
+                store.handle_up(link);
+                // Beside this task, which must go on taking answers.
                 let store = Arc::clone(&store);
-                tokio::spawn(async move { store.handle_up(link).await });
+                let telling = async move { store.tell_again(link).await };
+                _telling = Some(AbortOnDropHandle::new(tokio::spawn(telling)));
             }
             StoreEvent::Down => {
                 tracing::warn!("the store is not there: sessions that it keeps wait");
+                _telling = None;
                 store.handle_down();
             }
             StoreEvent::Answers(answers) => {
