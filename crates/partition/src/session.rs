@@ -38,6 +38,9 @@ pub(crate) struct Session {
     pub(crate) changed: Changed,
 }
 
+// There may be a million of them.
+const _: () = assert!(size_of::<Session>() <= 256);
+
 /// What few sessions have.
 #[derive(Debug, Default)]
 pub(crate) struct More {

@@ -6,6 +6,7 @@ use partition::{
     OwnerConfig, OwnerError, ProxyId, PublishToken, QueueLimits, Refusal, RequestId, Room,
     StoreError, Table, UnixMillis, WhenFull,
 };
+use proptest::prelude::*;
 
 use crate::rig::{EVER, Rig, attach, holder, message, options, publish, texts, will};
 
@@ -268,4 +269,70 @@ fn requests_for_what_is_nowhere_are_refused_and_harm_nothing() {
     rig.run(Command::ForgetOrigin(ProxyId(5)));
     assert_eq!(rig.answers(), []);
     assert_eq!(rig.take(77), []);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_does_not_come_was_counted_and_the_rest_comes_in_order(
+        oldest in any::<bool>(),
+        steps in prop::collection::vec((1..6u64, 0..5u8, any::<prop::sample::Index>()), 1..60),
+    ) {
+        let when_full = if oldest { WhenFull::DropOldest } else { WhenFull::DropNewest };
+        let mut rig = rig_with(QueueLimits { messages: 7, bytes: 1 << 20, when_full });
+        let slow = |connection| Attach { receive_maximum: 3, ..attach("a", holder(1, connection)) };
+        let mut client = rig.try_attach(slow(0)).unwrap();
+        rig.subscribe(&client, "t", QoS::AtLeastOnce);
+        let (mut published, mut dropped, mut connection) = (0, 0, 0);
+        let (mut waiting, mut got) = (Vec::new(), std::collections::BTreeMap::new());
+        for (count, move_on, pick) in steps {
+            for _ in 0..count {
+                published += 1;
+                rig.publish("t", &published.to_string(), QoS::AtLeastOnce);
+            }
+            match move_on {
+                0 => {
+                    dropped += rig.owner.stats().dropped.of(DropReason::InboxFull);
+                    rig.reopen();
+                }
+                1 => rig.detach(&client, Farewell::Abnormal),
+                _ => {}
+            }
+            if move_on < 2 {
+                connection += 1;
+                waiting.clear();
+                client = rig.try_attach(slow(connection)).unwrap();
+            }
+            for delivery in rig.take(1) {
+                let place = delivery.seq.0;
+                let number: u64 = crate::rig::text(&delivery.message).parse().unwrap();
+                prop_assert_eq!(*got.entry(place).or_insert(number), number);
+                waiting.push(place);
+            }
+            if !waiting.is_empty() {
+                let at = pick.index(waiting.len());
+                let place = waiting.remove(at);
+                rig.acknowledge(&client, &[place], &[]);
+            }
+            prop_assert!(rig.owner.stats().queued_messages <= 7);
+        }
+        loop {
+            rig.acknowledge(&client, &std::mem::take(&mut waiting), &[]);
+            let taken = rig.take(1);
+            if taken.is_empty() {
+                break;
+            }
+            for delivery in taken {
+                let number: u64 = crate::rig::text(&delivery.message).parse().unwrap();
+                got.insert(delivery.seq.0, number);
+                waiting.push(delivery.seq.0);
+            }
+        }
+        dropped += rig.owner.stats().dropped.of(DropReason::InboxFull);
+        prop_assert_eq!(got.len() as u64 + dropped, published);
+        prop_assert!(got.values().is_sorted());
+        let stats = rig.owner.stats();
+        prop_assert_eq!((stats.queued_messages, stats.queued_bytes), (0, 0));
+    }
 }

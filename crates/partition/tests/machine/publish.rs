@@ -110,7 +110,7 @@ fn a_received_qos2_message_is_released_and_not_sent_again() {
         session: client.attached.session,
         messages: vec![QueueSeq(1)],
     };
-    assert_eq!(rig.answers(), [received.clone()]);
+    assert_eq!(rig.answers(), std::slice::from_ref(&received));
     // Repeated, it is answered again.
     rig.acknowledge(&client, &[], &[1]);
     assert_eq!(rig.answers(), [received]);

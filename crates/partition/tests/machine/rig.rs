@@ -97,6 +97,20 @@ pub(crate) fn publish(seq: u64, message: Message) -> Publish {
     }
 }
 
+fn match_attached(effect: &Effect, of: RequestId) -> Option<Result<Attached, Refusal>> {
+    if let Effect::Attached(attached) = effect
+        && attached.request == of
+    {
+        return Some(Ok((**attached).clone()));
+    }
+    if let Effect::Refused { request, refusal } = effect
+        && *request == of
+    {
+        return Some(Err(*refusal));
+    }
+    None
+}
+
 impl Rig {
     pub(crate) fn new() -> Self {
         Self::with(OwnerConfig { partitions: 4, ..OwnerConfig::default() })
@@ -168,6 +182,13 @@ impl Rig {
         told
     }
 
+    /// Takes out the first effect that is looked for.
+    fn answer<T>(&mut self, look: impl Fn(&Effect) -> Option<T>) -> T {
+        let at = self.effects.iter().position(|effect| look(effect).is_some());
+        let effect = self.effects.remove(at.expect("a request is answered"));
+        look(&effect).unwrap()
+    }
+
     pub(crate) fn try_attach(&mut self, attach: Attach) -> Result<Client, Refusal> {
         let request = self.request();
         let (id, holder) = (attach.client.clone(), attach.holder);
@@ -181,19 +202,7 @@ impl Rig {
         id: ClientId,
         holder: Holder,
     ) -> Result<Client, Refusal> {
-        let mut answer = None;
-        self.effects.retain(|effect| match effect {
-            Effect::Attached(attached) if attached.request == request => {
-                answer = Some(Ok((**attached).clone()));
-                false
-            }
-            Effect::Refused { request: refused, refusal } if *refused == request => {
-                answer = Some(Err(*refusal));
-                false
-            }
-            _ => true,
-        });
-        let attached = answer.expect("an attach is answered")?;
+        let attached = self.answer(|effect| match_attached(effect, request))?;
         Ok(Client { id, holder, attached })
     }
 
@@ -216,15 +225,15 @@ impl Rig {
             filters,
             subscription_id: subscription_id.and_then(SubscriptionId::new),
         })));
-        let mut answer = None;
-        self.effects.retain(|effect| match effect {
-            Effect::Subscribed { request: of, reasons } if *of == request => {
-                answer = Some(reasons.clone());
-                false
+        self.answer(|effect| {
+            if let Effect::Subscribed { request: of, reasons } = effect
+                && *of == request
+            {
+                Some(reasons.clone())
+            } else {
+                None
             }
-            _ => true,
-        });
-        answer.expect("a subscribe is answered")
+        })
     }
 
     pub(crate) fn subscribe(&mut self, client: &Client, filter: &str, qos: QoS) {
@@ -241,15 +250,15 @@ impl Rig {
             epoch: client.attached.epoch,
             filters: vec![filter(text)],
         })));
-        let mut answer = None;
-        self.effects.retain(|effect| match effect {
-            Effect::Unsubscribed { request: of, reasons } if *of == request => {
-                answer = Some(reasons.clone());
-                false
+        self.answer(|effect| {
+            if let Effect::Unsubscribed { request: of, reasons } = effect
+                && *of == request
+            {
+                Some(reasons.clone())
+            } else {
+                None
             }
-            _ => true,
-        });
-        answer.expect("an unsubscribe is answered")
+        })
     }
 
     pub(crate) fn publish(&mut self, topic: &str, payload: &str, qos: QoS) {
