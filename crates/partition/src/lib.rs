@@ -57,6 +57,6 @@ pub use id::{
 pub use owner::{More, Owner, OwnerError, RetainedPage};
 pub use stats::{DropReason, Dropped, Stats};
 pub use store::{
-    Batch, Durability, FjallConfig, FjallStore, MemoryStore, OpenError, Room, Store, StoreError, Table,
-    Write,
+    Batch, Durability, FjallConfig, FjallStore, MemoryStore, OpenError, Room, Store, StoreError,
+    Table, Write,
 };
