@@ -30,6 +30,9 @@ impl Collector for BrokerCollector {
         gauge(&mut encoder, "store_attached", help, store.attachments())?;
         let help = "Requests that the store has not answered";
         gauge(&mut encoder, "store_pending_requests", help, store.pending())?;
+        let help = "Takeovers within this proxy that had to wait, because there were too many of one client";
+        let contested = broker.sessions.contested();
+        counter(&mut encoder, "mqtt_takeovers_contested", help, contested)?;
         encode_uplink(&mut encoder, &broker.uplink)
     }
 }
@@ -70,11 +73,20 @@ fn encode_uplink(
         ("uplink_fenced", "How often this proxy was declared dead", &metrics.fenced),
     ];
     for (name, help, value) in counters {
-        let counter = ConstCounter::new(value.load(Ordering::Relaxed));
-        let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
-        counter.encode(metric)?;
+        counter(encoder, name, help, value.load(Ordering::Relaxed))?;
     }
     Ok(())
+}
+
+fn counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> Result<(), std::fmt::Error> {
+    let counter = ConstCounter::new(value);
+    let metric = encoder.encode_descriptor(name, help, None, counter.metric_type())?;
+    counter.encode(metric)
 }
 
 fn gauge(

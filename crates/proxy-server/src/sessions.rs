@@ -83,6 +83,8 @@ pub(crate) struct Sessions {
     slots: DashMap<ClientId, Slot, foldhash::quality::RandomState>,
     /// Of identifiers that were taken over within the last [`CONTEST`]; cleared when there are [`CONTESTS`].
     contests: Mutex<HashMap<ClientId, Contest>>,
+    /// Takeovers that had to wait.
+    contested: AtomicU64,
     /// Told when something has changed for those who wait for a connection to end.
     changed: Notify,
     next_key: AtomicU64,
@@ -105,6 +107,7 @@ impl Sessions {
         Self {
             slots: DashMap::default(),
             contests: Mutex::default(),
+            contested: AtomicU64::new(0),
             changed: Notify::new(),
             next_key: AtomicU64::new(1),
             next_arrival: AtomicU64::new(1),
@@ -181,7 +184,11 @@ impl Sessions {
             *contest = fresh;
         }
         contest.takeovers += 1;
-        if contest.takeovers > TAKEOVERS { CONTEST_PAUSE } else { Duration::ZERO }
+        if contest.takeovers <= TAKEOVERS {
+            return Duration::ZERO;
+        }
+        self.contested.fetch_add(1, Ordering::Relaxed);
+        CONTEST_PAUSE
     }
 
     fn new_handle(&self, client_id: &ClientId) -> Arc<SessionHandle> {
@@ -204,6 +211,12 @@ impl Sessions {
         for slot in &self.slots {
             slot.handle.mailbox.order(order);
         }
+    }
+
+    /// Takeovers that had to wait, because there were too many of one identifier.
+    #[must_use]
+    pub(crate) fn contested(&self) -> u64 {
+        self.contested.load(Ordering::Relaxed)
     }
 
     /// Connections with a client identifier.

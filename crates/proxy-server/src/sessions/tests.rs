@@ -58,6 +58,7 @@ fn an_identifier_that_changes_hands_too_often_has_to_wait_each_time() {
     assert_eq!(takeovers(CONTEST / 2, 3), [CONTEST_PAUSE; 3]);
     assert_eq!(sessions.pause(&id("b"), start + CONTEST / 2), Duration::ZERO);
     assert_eq!(takeovers(CONTEST, 1), [Duration::ZERO]);
+    assert_eq!(sessions.contested(), 3);
 }
 
 #[test]
