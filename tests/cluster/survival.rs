@@ -3,10 +3,10 @@
 
 use mqtt_codec::{Ack, Connect, Packet, Publish, QoS, ReasonCode, Version, Will};
 use tempfile::TempDir;
-use testkit::{RawClient, persistent};
+use testkit::{RawClient, http, persistent};
 
 use crate::load::Load;
-use crate::support::{BOTH, message, name, topic_of};
+use crate::support::{BOTH, RECOVERY, message, name, topic_of, value, within};
 use crate::up::Up;
 
 /// The end of a whole cluster, and another one with what it left on disk.
@@ -27,6 +27,14 @@ fn mortal(topic: &str) -> impl FnOnce(&mut Connect) + use<> {
         persistent(connect);
         connect.will = Some(Will { message, delay_secs: 0 });
     }
+}
+
+/// Waits until the store has published a will: after its own restart it gives proxies the lease to come back.
+async fn will_is_out(up: &Up) {
+    within(RECOVERY, "a will is published", async || {
+        value(&http(up.intermediate().admin, "/metrics").await, "causeway_wills_total") > 0
+    })
+    .await;
 }
 
 /// Sends `packet` with a packet identifier and wants the answer `wanted` to it.
@@ -246,11 +254,11 @@ async fn a_qos_2_message_from_a_client_is_one_message_whatever_is_killed_at_whic
 async fn a_will_is_published_after_the_death_of_the_proxy_of_the_store_or_of_both() {
     let folder = folder();
     let mut up = Up::start_in(folder.path(), 2).await;
-    for victims in ["proxy", "intermediate and proxy", "all"] {
+    for victims in ["proxy", "intermediate", "intermediate and proxy", "all"] {
         let (stored, topic) = (name("stored"), name("will"));
         let mut watcher = up.proxy(0).client(Version::V5, &stored, persistent).await;
         watcher.subscribe(&topic, QoS::AtLeastOnce).await;
-        let _mortal = up.proxy(1).client(Version::V5, &name("mortal"), mortal(&topic)).await;
+        let doomed = up.proxy(1).client(Version::V5, &name("mortal"), mortal(&topic)).await;
         let polite = up.proxy(1).client(Version::V5, &name("polite"), mortal(&topic)).await;
         polite.disconnect().await;
         let mut revived = Vec::new();
@@ -260,16 +268,27 @@ async fn a_will_is_published_after_the_death_of_the_proxy_of_the_store_or_of_bot
                 watcher.expect_message("gone").await;
                 revived.push((2, up.proxy(1).start_again().await));
             }
+            "intermediate" => {
+                up.intermediate().kill().await;
+                revived.push((0, up.intermediate().start_again().await));
+                // Its client is connected all the time.
+                up.proxy(0).ready().await;
+                watcher.expect_nothing().await;
+                drop(doomed);
+                watcher.expect_message("gone").await;
+            }
             "intermediate and proxy" => {
                 up.proxy(1).kill().await;
                 up.intermediate().kill().await;
                 revived.push((0, up.intermediate().start_again().await));
+                will_is_out(&up).await;
                 watcher.expect_message("gone").await;
                 revived.push((2, up.proxy(1).start_again().await));
             }
             _ => {
                 up = all_killed(up, &folder).await;
                 watcher = up.proxy(0).client(Version::V5, &stored, persistent).await;
+                will_is_out(&up).await;
                 watcher.expect_message("gone").await;
             }
         }
