@@ -168,7 +168,7 @@ impl Load {
         prefix: &str,
         topics: &[String],
     ) {
-        let mut home = Home { id: name("subscriber"), addresses: homes.to_vec(), taken: 0 };
+        let home = Home { id: name("subscriber"), addresses: homes.to_vec(), taken: 0 };
         let mut wire = home.connect().await;
         wire.subscribe(&format!("{prefix}/#")).await;
         for topic in topics {
@@ -275,7 +275,7 @@ impl Home {
     }
 
     /// Connects, as often as it takes while the session is not to be had.
-    async fn connect(&mut self) -> Wire {
+    async fn connect(&self) -> Wire {
         let mut connect = connect_packet(Version::V5, &self.id);
         if self.addresses.len() > 1 {
             testkit::persistent(&mut connect);
