@@ -113,19 +113,15 @@ start_mosquitto() {
     await "$port" "$port"
 }
 
-start_proxy() {
-    "$causeway" proxy-server --mqtt-listen "127.0.0.1:$port" >"$work/broker.log" 2>&1 &
-    started=($!) servers=($!)
-    await "$port" "$port"
-}
-
-start_cluster() {
-    "$causeway" up --proxies 2 --base-port "$port" \
-        >"$work/broker.log" 2>&1 &
+# Proxies, and an intermediate with the store: all of them count.
+start_proxies() {
+    "$causeway" up --proxies "$1" --base-port "$port" >"$work/broker.log" 2>&1 &
     started=($!)
-    await "$port" $((port + 1))
+    await "$port" $((port + $1 - 1))
     mapfile -t servers < <(pgrep -P "${started[0]}")
 }
+start_one() { start_proxies 1; }
+start_cluster() { start_proxies 2; }
 
 # measure LOAD SYSTEM FIGURE STARTER -- BENCH ARGUMENTS: runs one load and keeps one figure.
 measure() {
@@ -146,7 +142,7 @@ measure() {
     [[ -n $json ]] || return 0
     jq -c --arg load "$load" --arg system "$system" --arg figure "$figure" --argjson ok "$((status == 0))" \
         '{load: $load, system: $system, ok: ($ok == 1), value: getpath($figure | split(".")),
-          rate: .delivered_per_sec, own: .own_cpu_us_per_delivered, result: .}' \
+          rate: (.delivered_per_sec // null), own: .own_cpu_us_per_delivered, result: .}' \
         <<<"$json" >>"$results"
     echo "  $load $system: $(tail -n 1 "$results" | jq -r .value)" >&2
 }
@@ -158,11 +154,21 @@ compare() {
     [[ $load =~ $only ]] || return 0
     if ((round % 2)); then
         measure "$load" mosquitto "$figure" start_mosquitto -- "$@"
-        measure "$load" causeway "$figure" start_proxy -- "$@"
+        measure "$load" causeway "$figure" start_one -- "$@"
     else
-        measure "$load" causeway "$figure" start_proxy -- "$@"
+        measure "$load" causeway "$figure" start_one -- "$@"
         measure "$load" mosquitto "$figure" start_mosquitto -- "$@"
     fi
+}
+
+# queue LOAD -- BENCH ARGUMENTS: what it costs to keep a message, and to give it out.
+queue() {
+    local load=$1 phase
+    shift 2
+    [[ $load =~ $only ]] || return 0
+    for phase in queue drain; do
+        compare "$load-$phase" "$phase.broker_cpu_us_each" -- queue "$@"
+    done
 }
 
 cross() { # like compare, with the publisher on one proxy and the subscriber on the other
@@ -196,9 +202,18 @@ for ((round = 1; round <= rounds; round++)); do
     compare latency-5000 latency_us.p50 -- pairs --pairs 1 --rate 5000 "${timing[@]}"
     mosquitto_options=()
     compare filters $cpu -- pairs --pairs 10 --filters "$filters" "${timing[@]}"
+    for qos in 1 2; do
+        compare "kept-q$qos" $cpu -- pairs --pairs 10 --persistent --qos $qos "${timing[@]}"
+    done
+    queue offline -- --sessions 1000 --messages 200
+    queue deep -- --sessions 1 --messages 90000
     compare idle broker_kib_per_connection -- idle --connections "$connections"
     for qos in 0 1 2; do
         cross "cross-q$qos" -- pairs --pairs 10 --qos $qos "${timing[@]}" \
+            --publish-to "127.0.0.1:PORT1" --subscribe-to "127.0.0.1:PORT2"
+    done
+    for qos in 1 2; do
+        cross "cross-kept-q$qos" -- pairs --pairs 10 --persistent --qos $qos "${timing[@]}" \
             --publish-to "127.0.0.1:PORT1" --subscribe-to "127.0.0.1:PORT2"
     done
 done
@@ -241,7 +256,7 @@ echo
 echo "$(date -u +%F), $(nproc) x $(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo)," \
     "Linux $(uname -r), $("$mosquitto" -h | head -n 1); median of $rounds, $seconds s per load"
 echo
-echo '| one proxy | mosquitto | causeway | ratio | aim |'
+echo '| one proxy and an intermediate | mosquitto | causeway | ratio | aim |'
 echo '|---|---|---|---|---|'
 for payload in 16 256; do
     peer "pairs, QoS 0, $payload B: CPU us per message" "pairs-q0-$payload" 0.8
@@ -252,6 +267,13 @@ done
 peer 'pairs, QoS 1, 10 in flight: CPU us per message' few-in-flight -
 peer '5,000 messages per second: p50 us' latency-5000 1.5
 peer '5,000 messages per second: CPU us per message' cost-5000 -
+for qos in 1 2; do
+    peer "pairs with persistent sessions, QoS $qos, 16 B: CPU us per message" "kept-q$qos" -
+done
+peer '1,000 clients away, 200 messages of 256 B for each: CPU us to queue one' offline-queue -
+peer 'the same: CPU us to give one out' offline-drain -
+peer 'one client away, 90,000 messages of 256 B: CPU us to queue one' deep-queue -
+peer 'the same: CPU us to give one out' deep-drain -
 peer "$connections idle connections: KiB each" idle '8 KiB'
 echo
 echo "| what it adds | without | with | ratio | aim |"
@@ -261,6 +283,10 @@ row "the same in mosquitto" pairs-q0-16 mosquitto filters mosquitto -
 for qos in 0 1 2; do
     row "QoS $qos across two proxies and an intermediate: CPU us per message" \
         "pairs-q$qos-16" causeway "cross-q$qos" causeway 3
+done
+for qos in 1 2; do
+    row "QoS $qos across proxies, from clean to persistent sessions: CPU us per message" \
+        "cross-q$qos" causeway "cross-kept-q$qos" causeway 2
 done
 echo
 jq -r 'select(.own != null and .result.settings.rate_per_sec == null) | .own / .result.broker_cpu_us_per_delivered' "$results" |
