@@ -183,6 +183,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
             expiry_secs: session_expiry_secs.min(profile.maximum_session_expiry_secs),
             receive_maximum: receive_maximum.value().min(profile.inflight_maximum.max(1)),
             will: will.take().map(detached),
+            served_ms: 0,
         }
     }
 
@@ -375,6 +376,7 @@ mod tests {
             expiry_secs: 0,
             receive_maximum: 10,
             will: None,
+            served_ms: 0,
         };
         broker.attach(handle, call)
     }

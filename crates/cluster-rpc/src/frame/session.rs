@@ -236,6 +236,9 @@ pub struct AttachCall {
     pub receive_maximum: u16,
     /// Committed before the answer.
     pub will: Option<Will>,
+    /// For how long the client is served already, in milliseconds; 0 while it waits for the answer. One that
+    /// is served loses its client identifier to a connection that has begun since.
+    pub served_ms: u64,
 }
 
 /// How a connection ended.

@@ -37,6 +37,8 @@ pub(super) struct Asked {
     /// The proxy's number of the request.
     pub(super) request: u64,
     pub(super) attach: Attach,
+    /// When the connection began, as far as it matters here: now, unless its client is served already.
+    pub(super) since: Instant,
 }
 
 /// What to do with an attach.
@@ -48,6 +50,8 @@ pub(super) enum Verdict {
     Revoke,
     /// It waits.
     Wait,
+    /// A newer connection has the identifier, or is about to: refuse it.
+    Late(Asked),
 }
 
 /// Who holds the identifier now, as far as it matters here.
@@ -57,6 +61,8 @@ pub(super) enum Held {
     Free,
     /// Another connection, and whether it can still answer.
     By(SessionId, Answers),
+    /// Another connection, which began later than the one that asks.
+    ByNewer,
 }
 
 /// Whether there is still somebody at the other end.
@@ -105,10 +111,17 @@ impl Attaches {
         now: Instant,
     ) -> (Verdict, Option<Asked>) {
         if let Some(waiting) = self.waiting.get_mut(&asked.attach.client) {
+            if asked.since < waiting.asked.since {
+                return (Verdict::Late(asked), None);
+            }
             let replaced = std::mem::replace(&mut waiting.asked, asked);
             return (Verdict::Wait, Some(replaced));
         }
-        let Held::By(session, answers) = held else { return (Verdict::Go(asked), None) };
+        let (session, answers) = match held {
+            Held::Free => return (Verdict::Go(asked), None),
+            Held::ByNewer => return (Verdict::Late(asked), None),
+            Held::By(session, answers) => (session, answers),
+        };
         self.takeovers += 1;
         if self.is_contested(&asked.attach.client, now) {
             self.contested += 1;
@@ -122,6 +135,7 @@ impl Attaches {
     pub(super) fn released(&mut self, asked: Asked, held: Held, now: Instant) -> Verdict {
         match held {
             Held::Free => Verdict::Go(asked),
+            Held::ByNewer => Verdict::Late(asked),
             Held::By(session, answers) => self.revoke(asked, session, answers, now),
         }
     }

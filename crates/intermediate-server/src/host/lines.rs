@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use cluster_rpc::FrameSender;
 use cluster_rpc::frame::{Member, SessionAnswer, SessionCall, SessionDown, weight_of};
@@ -73,6 +74,15 @@ pub(super) struct Opening {
     pub(super) close: CancellationToken,
 }
 
+/// A connection that was attached.
+#[derive(Clone, Copy, Debug)]
+struct Attached {
+    epoch: Epoch,
+    connection: u64,
+    /// When it began; `None` if that is long ago.
+    since: Option<Instant>,
+}
+
 /// One of them.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -81,7 +91,9 @@ pub(super) struct Line {
     answers: VecDeque<SessionAnswer>,
     /// The connections that were attached on this stream, by their sessions. Others have not said what of
     /// theirs has arrived, so nothing is delivered to them.
-    attached: HashMap<SessionId, (Epoch, u64), RandomState>,
+    attached: HashMap<SessionId, Attached, RandomState>,
+    /// When the connections began that are being attached.
+    attaching: HashMap<u64, Instant, RandomState>,
     /// Whether the store may have deliveries.
     pub(super) ready: bool,
     /// A frame waits for room; until it is gone none may follow.
@@ -90,20 +102,38 @@ pub(super) struct Line {
 }
 
 impl Line {
+    /// Notes that a connection that began at `since` is being attached.
+    pub(super) fn attaching(&mut self, connection: u64, since: Instant) {
+        self.attaching.insert(connection, since);
+    }
+
+    /// Notes that it was not.
+    pub(super) fn refuse(&mut self, connection: u64) {
+        self.attaching.remove(&connection);
+    }
+
     /// Notes that a connection was attached on this stream.
     pub(super) fn attach(&mut self, session: SessionId, epoch: Epoch, connection: u64) {
-        self.attached.insert(session, (epoch, connection));
+        let since = self.attaching.remove(&connection);
+        self.attached.insert(session, Attached { epoch, connection, since });
+    }
+
+    /// When a connection began that has this session, or is about to.
+    pub(super) fn since(&self, session: SessionId, connection: u64) -> Option<Instant> {
+        let attached = self.attached.get(&session).filter(|one| one.connection == connection);
+        let attaching = || self.attaching.get(&connection).copied();
+        attached.and_then(|one| one.since).or_else(attaching)
     }
 
     /// Notes that it is not any more.
     pub(super) fn detach(&mut self, session: SessionId, epoch: Epoch) {
-        if self.attached.get(&session).is_some_and(|&(attached, _)| attached == epoch) {
+        if self.attached.get(&session).is_some_and(|one| one.epoch == epoch) {
             self.attached.remove(&session);
         }
     }
 
     pub(super) fn is_attached(&self, session: SessionId, connection: u64) -> bool {
-        self.attached.get(&session).is_some_and(|&(_, attached)| attached == connection)
+        self.attached.get(&session).is_some_and(|one| one.connection == connection)
     }
 
     /// The answers of the next frame; empty if there are none.
@@ -152,6 +182,7 @@ impl Lines {
             opening,
             answers: VecDeque::new(),
             attached: HashMap::default(),
+            attaching: HashMap::default(),
             ready: true,
             stalled: false,
             dirty: false,

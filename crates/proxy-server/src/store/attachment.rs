@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use cluster_rpc::frame::{
     AttachCall, GroupPlace, Held, QueuePlace, SessionCall, SessionDelivery, SessionFarewell,
@@ -63,6 +64,7 @@ pub(crate) enum Ask {
 #[derive(Debug)]
 pub(crate) struct Attachment {
     call: AttachCall,
+    since: Instant,
     mailbox: Arc<Mailbox>,
     state: Mutex<State>,
 }
@@ -144,7 +146,7 @@ impl Attachment {
             flow: None,
             shared: Vec::new(),
         };
-        Self { call, mailbox, state: Mutex::new(state) }
+        Self { call, since: Instant::now(), mailbox, state: Mutex::new(state) }
     }
 
     /// Its number in this process.
@@ -178,7 +180,7 @@ impl Attachment {
         let mut state = self.state.lock();
         if state.link.is_none() {
             state.link = Some(link);
-            to.send(link, self.attach_call());
+            to.send(link, self.attach_call(&state));
         }
     }
 
@@ -193,7 +195,7 @@ impl Attachment {
             flow.may_repeat = true;
         }
         match state.stage {
-            Stage::Asking(_) | Stage::Leaving(..) => to.send(link, self.attach_call()),
+            Stage::Asking(_) | Stage::Leaving(..) => to.send(link, self.attach_call(&state)),
             Stage::Held(held) => {
                 to.send(link, self.reattach_call(&state, held));
                 self.tell_again(&state, held, to, link);
@@ -360,8 +362,19 @@ impl Attachment {
         }
     }
 
-    fn attach_call(&self) -> SessionCall {
-        SessionCall::Attach { request: self.request(0), attach: Box::new(self.call.clone()) }
+    fn attach_call(&self, state: &State) -> SessionCall {
+        SessionCall::Attach { request: self.request(0), attach: Box::new(self.call(state)) }
+    }
+
+    /// How it is attached, as of now.
+    fn call(&self, state: &State) -> AttachCall {
+        let served_ms = match state.stage {
+            Stage::Asking(Some(_)) => 0,
+            Stage::Asking(None) | Stage::Held(_) | Stage::Leaving(..) | Stage::Gone => {
+                u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+            }
+        };
+        AttachCall { served_ms, ..self.call.clone() }
     }
 
     fn reattach_call(&self, state: &State, held: Held) -> SessionCall {
@@ -369,7 +382,7 @@ impl Attachment {
             state.flow.iter().flat_map(|flow| flow.group.iter().chain(&flow.group_settled));
         SessionCall::Reattach {
             request: self.request(0),
-            attach: Box::new(self.call.clone()),
+            attach: Box::new(self.call(state)),
             held,
             received_up_to: state.flow.as_ref().map_or(QueuePlace(0), |flow| flow.arrived),
             group_deliveries: group_deliveries.copied().collect(),
@@ -474,5 +487,33 @@ impl Flow {
 
     fn knows(&self, place: GroupPlace) -> bool {
         self.may_repeat && (self.group.contains(&place) || self.group_settled.contains(&place))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mqtt_codec::ClientId;
+
+    use super::*;
+    use crate::mailbox::{QueueLimits, WhenFull};
+
+    #[test]
+    fn only_a_connection_that_does_not_wait_says_that_it_is_served() {
+        let call = AttachCall {
+            client: ClientId::new("a").unwrap(),
+            connection: 1,
+            clean_start: true,
+            expiry_secs: 0,
+            receive_maximum: 10,
+            will: None,
+            served_ms: 0,
+        };
+        let limits = QueueLimits { messages: 1, bytes: 1, when_full: WhenFull::Disconnect };
+        let (told, _answer) = oneshot::channel();
+        let attachment = Attachment::new(call, Arc::new(Mailbox::new(limits)), told);
+        let served_ms = || attachment.call(&attachment.state.lock()).served_ms;
+        assert_eq!(served_ms(), 0);
+        attachment.serve_before_answer();
+        assert!(served_ms() > 0);
     }
 }

@@ -17,7 +17,7 @@ fn asked(client: &str, request: u64) -> Asked {
         receive_maximum: 10,
         will: None,
     };
-    Asked { line: LineId(1), request, attach }
+    Asked { line: LineId(1), request, attach, since: Instant::now() }
 }
 
 #[test]
@@ -99,6 +99,22 @@ fn the_sixth_takeover_in_ten_seconds_waits_a_second_and_then_succeeds() {
     now += Duration::from_secs(11);
     let (verdict, _) = attaches.handle(asked("c", 7), HELD, now);
     assert!(matches!(verdict, Verdict::Revoke), "all of that is long ago");
+}
+
+#[test]
+fn a_connection_that_was_served_before_the_newest_began_does_not_take_its_place() {
+    let mut attaches = Attaches::default();
+    let now = Instant::now();
+    let late =
+        |request| Asked { since: now.checked_sub(REVOKE_WAIT).unwrap(), ..asked("c", request) };
+    let (verdict, replaced) = attaches.handle(late(1), Held::ByNewer, now);
+    assert!(matches!(verdict, Verdict::Late(one) if one.request == 1) && replaced.is_none());
+
+    attaches.handle(asked("c", 2), HELD, now);
+    let (verdict, replaced) = attaches.handle(late(3), HELD, now);
+    assert!(matches!(verdict, Verdict::Late(one) if one.request == 3) && replaced.is_none());
+    assert_eq!(attaches.handle_detached(HOLDER).unwrap().request, 2);
+    assert!(matches!(attaches.released(late(4), Held::ByNewer, now), Verdict::Late(_)));
 }
 
 #[test]

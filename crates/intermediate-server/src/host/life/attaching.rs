@@ -1,27 +1,36 @@
 //! Who gets a session, and when: takeovers tell the holder first.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{Held as SessionOf, SessionAnswer, SessionRefusal, SessionRevocation};
 use mqtt_codec::ClientId;
-use partition::{Attach, Command, Holder, SessionId, Store};
+use partition::{Command, Holder, SessionId, Store};
 
 use super::{About, Life, Request};
 use crate::host::attach::{Answers, Asked, Due, Held, Verdict};
 use crate::host::calls;
-use crate::host::lines::LineId;
+
+/// When a connection began whose client was served for `served_ms` when it was asked for `now`.
+pub(super) fn began(served_ms: u64, now: Instant) -> Instant {
+    now.checked_sub(Duration::from_millis(served_ms)).unwrap_or(now)
+}
 
 impl<S: Store> Life<S> {
-    pub(super) fn attach(&mut self, line: LineId, request: u64, attach: Attach, now: Instant) {
-        let held = self.held(&attach.client, attach.holder);
-        let client = attach.client.clone();
-        let (verdict, replaced) = self.attaches.handle(Asked { line, request, attach }, held, now);
+    pub(super) fn attach(&mut self, asked: Asked, now: Instant) {
+        let held = self.held(&asked);
+        let client = asked.attach.client.clone();
+        let (verdict, replaced) = self.attaches.handle(asked, held, now);
         if let Some(replaced) = replaced {
-            let refusal = SessionRefusal::Contested;
-            let answer = SessionAnswer::Refused { request: replaced.request, refusal };
-            self.lines.answer(replaced.line, answer);
+            self.contest(&replaced);
         }
         self.follow(verdict, &client, now);
+    }
+
+    /// Refuses an attach because another connection has its client identifier.
+    fn contest(&mut self, asked: &Asked) {
+        let refusal = SessionRefusal::Contested;
+        let answer = SessionAnswer::Refused { request: asked.request, refusal };
+        self.lines.answer(asked.line, answer);
     }
 
     /// A session has no connection any more: whoever waited for that gets it.
@@ -45,7 +54,7 @@ impl<S: Store> Life<S> {
             match due {
                 Due::Unanswered(asked) => self.begin(asked, now),
                 Due::Released(asked) => {
-                    let held = self.held(&asked.attach.client, asked.attach.holder);
+                    let held = self.held(&asked);
                     let client = asked.attach.client.clone();
                     let verdict = self.attaches.released(asked, held, now);
                     self.follow(verdict, &client, now);
@@ -54,11 +63,19 @@ impl<S: Store> Life<S> {
         }
     }
 
-    fn held(&self, client: &ClientId, by: Holder) -> Held {
-        match self.owner.holder_of(client) {
-            Some((holder, session, _)) if holder != by => Held::By(session, self.answers(holder)),
-            Some(_) | None => Held::Free,
+    fn held(&self, asked: &Asked) -> Held {
+        let Some((holder, session, _)) = self.owner.holder_of(&asked.attach.client) else {
+            return Held::Free;
+        };
+        if holder == asked.attach.holder {
+            return Held::Free;
         }
+        let line = self.lines.of_proxy(holder.proxy).and_then(|line| self.lines.line(line));
+        let since = line.and_then(|line| line.since(session, holder.connection));
+        if since.is_some_and(|since| since > asked.since) {
+            return Held::ByNewer;
+        }
+        Held::By(session, self.answers(holder))
     }
 
     fn answers(&self, holder: Holder) -> Answers {
@@ -71,6 +88,7 @@ impl<S: Store> Life<S> {
             Verdict::Go(asked) => self.begin(asked, now),
             Verdict::Revoke => self.tell_holder(client),
             Verdict::Wait => {}
+            Verdict::Late(asked) => self.contest(&asked),
         }
     }
 
@@ -93,9 +111,12 @@ impl<S: Store> Life<S> {
     }
 
     fn begin(&mut self, asked: Asked, now: Instant) {
-        let Asked { line, request: number, mut attach } = asked;
+        let Asked { line, request: number, mut attach, since } = asked;
         let about = About::Connection(attach.holder.connection);
         attach.request = self.expect(Request { line, number, about });
+        if let Some(open) = self.lines.line_mut(line) {
+            open.attaching(attach.holder.connection, since);
+        }
         self.owner.handle(Command::Attach(Box::new(attach)), self.around.clock.unix(now));
     }
 }

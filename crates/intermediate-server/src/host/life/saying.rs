@@ -81,7 +81,12 @@ impl<S: Store> Life<S> {
         let Some(request) = self.asked(id) else { return };
         let (line, answer) = (request.line, answer(request.number));
         match request.about {
-            About::Connection(_) => self.lines.answer(line, answer),
+            About::Connection(connection) => {
+                if let Some(open) = self.lines.line_mut(line) {
+                    open.refuse(connection);
+                }
+                self.lines.answer(line, answer);
+            }
             About::Session(session) => {
                 if let Some(Answer { line, answer, .. }) =
                     self.waits.pass(Answer { line, session, answer })

@@ -13,7 +13,9 @@ use partition::{
     RequestId, SessionId, Store, Subscribe, UnixMillis, Unsubscribe,
 };
 
+use super::attaching::began;
 use super::{About, Batch, Input, Life, Request};
+use crate::host::attach::Asked;
 use crate::host::calls;
 use crate::host::lines::{FRAME_BYTES, LineId, Opening};
 
@@ -93,7 +95,9 @@ impl<S: Store> Life<S> {
         for call in calls {
             match call {
                 SessionCall::Attach { request, attach } => {
-                    self.attach(line, request, calls::attach(RequestId(0), proxy, *attach), now);
+                    let since = began(attach.served_ms, now);
+                    let attach = calls::attach(RequestId(0), proxy, *attach);
+                    self.attach(Asked { line, request, attach, since }, now);
                 }
                 SessionCall::Detach { held, farewell, expiry_secs } => {
                     let farewell = calls::farewell(farewell);
@@ -115,7 +119,7 @@ impl<S: Store> Life<S> {
                 | SessionCall::Subscribe { .. }
                 | SessionCall::Unsubscribe { .. }
                 | SessionCall::Begin { .. }
-                | SessionCall::Release { .. }) => self.request(line, proxy, call, unix),
+                | SessionCall::Release { .. }) => self.request((line, proxy), call, now),
             }
         }
     }
@@ -148,7 +152,7 @@ impl<S: Store> Life<S> {
     }
 
     /// Calls that are answered when they are committed.
-    fn request(&mut self, line: LineId, proxy: ProxyId, call: SessionCall, unix: UnixMillis) {
+    fn request(&mut self, (line, proxy): (LineId, ProxyId), call: SessionCall, now: Instant) {
         let of = |held: Held| (calls::session(held), calls::epoch(held));
         let command = match call {
             SessionCall::Reattach {
@@ -161,6 +165,9 @@ impl<S: Store> Life<S> {
             } => {
                 let about = About::Connection(attach.connection);
                 let request = self.expect(Request { line, number, about });
+                if let Some(open) = self.lines.line_mut(line) {
+                    open.attaching(attach.connection, began(attach.served_ms, now));
+                }
                 let attach = calls::attach(request, proxy, *attach);
                 let mut reattach = calls::reattach(attach, held, received_up_to, group_deliveries);
                 reattach.groups = groups;
@@ -193,7 +200,7 @@ impl<S: Store> Life<S> {
             | SessionCall::AcknowledgeGroup { .. }
             | SessionCall::ReadRetained { .. } => return,
         };
-        self.owner.handle(command, unix);
+        self.owner.handle(command, self.around.clock.unix(now));
     }
 
     /// Remembers whom to answer.

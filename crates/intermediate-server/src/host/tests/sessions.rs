@@ -1,7 +1,8 @@
 //! Sessions through the frames: queues, takeovers, departures, slow proxies.
 
 use cluster_rpc::frame::{
-    QueuePlace, SessionAnswer, SessionCall, SessionFarewell, SessionRefusal, SessionRevocation,
+    AttachCall, QueuePlace, SessionAnswer, SessionCall, SessionFarewell, SessionRefusal,
+    SessionRevocation,
 };
 use mqtt_codec::{QoS, ReasonCode, TopicFilter};
 
@@ -85,6 +86,25 @@ async fn a_takeover_waits_for_the_last_word_of_the_older_connection() {
     assert!(second.session_present);
     assert_eq!(q.publish("a", b"two").await, ReasonCode::Success);
     assert_eq!(q.delivery().await.place, QueuePlace(2), "the first was acknowledged in time");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_served_without_the_store_ends_no_newer_one_but_an_older_one() {
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let served = |name, served_ms| AttachCall { served_ms, ..client(name, 2) };
+    q.attach(client("c", 1)).await;
+    let late = AttachCall { clean_start: true, expiry_secs: 0, ..served("c", 60_000) };
+    let request = p.ask_attach(late);
+    let contested = SessionRefusal::Contested;
+    assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal: contested });
+
+    let older = p.attach(served("d", 3_600_000)).await.held;
+    let request = q.ask_attach(served("d", 60_000));
+    p.answer_where(is_revoked).await;
+    p.detach(older, SessionFarewell::Abnormal);
+    q.attached(request).await;
     rig.stop().await;
 }
 
