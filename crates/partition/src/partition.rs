@@ -186,6 +186,10 @@ impl Partition {
         &self.lanes
     }
 
+    pub(crate) const fn lanes_mut(&mut self) -> &mut Lanes {
+        &mut self.lanes
+    }
+
     pub(crate) const fn groups(&self) -> &Groups {
         &self.groups
     }

@@ -437,6 +437,38 @@ pub(crate) fn decode_number(table: Table, value: &Bytes) -> Result<u64, StoreErr
     decode(table, value, take_u64)
 }
 
+/// What is known of one lane of an origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LaneRow {
+    /// The last number taken.
+    pub(crate) last: u64,
+    /// Numbers that were refused: first and last of each run, in the order in which they came.
+    pub(crate) refused: Vec<(u64, u64)>,
+}
+
+impl LaneRow {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut value = begin(8 + 10 * self.refused.len());
+        value.put_u64(self.last);
+        for (first, last) in &self.refused {
+            put_varint(&mut value, *first);
+            put_varint(&mut value, last.saturating_sub(*first));
+        }
+        value
+    }
+
+    pub(crate) fn decode(value: &Bytes) -> Result<Self, StoreError> {
+        decode(Table::Lane, value, |from| {
+            let (last, mut refused) = (take_u64(from)?, Vec::new());
+            while !from.is_empty() {
+                let first = take_varint(from)?;
+                refused.push((first, first.checked_add(take_varint(from)?)?));
+            }
+            Some(Self { last, refused })
+        })
+    }
+}
+
 /// The value of an unreleased QoS 2 message from a client.
 pub(crate) fn encode_incoming(key: OnceKey) -> Vec<u8> {
     let mut value = begin(16);

@@ -153,12 +153,14 @@ pub(super) enum Line {
         packet_id: u16,
         key: Key,
     },
-    /// The last number taken of an origin's lane.
+    /// The last number taken of an origin's lane, and runs of refused ones.
     Lane {
         partition: u16,
         origin: Name,
         lane: u8,
         last: u64,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        refused: Vec<(u64, u64)>,
     },
     /// A message that was taken.
     Once {

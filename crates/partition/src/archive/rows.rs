@@ -23,7 +23,7 @@ use crate::group::row::{GroupRow, GroupState, MemberRow, Queued, Stay};
 use crate::id::{ClientHash, Holder, Lsn, OnceKey, PartitionId, ProxyId, SessionId, UnixMillis};
 use crate::retained::RetainedMessage;
 use crate::row::{
-    self, Chunk, Content, Cursor, EntryHead, Grace, Meta, PendingWill, Scan, SessionKind,
+    self, Chunk, Content, Cursor, EntryHead, Grace, LaneRow, Meta, PendingWill, Scan, SessionKind,
     SessionRow,
 };
 use crate::store::Table;
@@ -91,7 +91,8 @@ fn read_of_partition(Row { table, key, value }: &Row) -> Option<Line> {
         Table::Lane => {
             let (lane, origin) = rest.split_last()?;
             let origin = Name(u64::from_be_bytes(origin.try_into().ok()?));
-            Line::Lane { partition, origin, lane: *lane, last: value_number()? }
+            let LaneRow { last, refused } = LaneRow::decode(value).ok()?;
+            Line::Lane { partition, origin, lane: *lane, last, refused }
         }
         Table::Once => {
             let key = Key(u128::from_be_bytes(rest.try_into().ok()?));
@@ -303,9 +304,9 @@ fn row_of_partition(line: Line) -> Option<Row> {
             let key = row::number_key(PartitionId(partition), number);
             Row::new(Table::BodyUse, key, row::encode_number(queues))
         }
-        Line::Lane { partition, origin, lane, last } => {
+        Line::Lane { partition, origin, lane, last, refused } => {
             let key = row::lane_key(PartitionId(partition), ProxyId(origin.0), lane);
-            Row::new(Table::Lane, key, row::encode_number(last))
+            Row::new(Table::Lane, key, LaneRow { last, refused }.encode())
         }
         Line::Once { partition, key, until } => {
             let key = row::once_key(PartitionId(partition), OnceKey(key.0));

@@ -96,7 +96,8 @@ fn rows() -> Batch {
     batch.put(Table::Body, body.clone(), row::encode_body(&message("big", &[b'x'; 1000])));
     batch.put(Table::BodyUse, body, row::encode_number(2));
     let lane = row::lane_key(partition, ProxyId(u64::MAX), 255);
-    batch.put(Table::Lane, lane.to_vec(), row::encode_number(1));
+    let row = row::LaneRow { last: 9, refused: vec![(3, 5), (7, 7)] };
+    batch.put(Table::Lane, lane.to_vec(), row.encode());
     let once = row::once_key(partition, OnceKey(1));
     batch.put(Table::Once, once.to_vec(), row::encode_number(99));
     batch

@@ -155,14 +155,20 @@ impl<S: Store> Owner<S> {
         let mut targets = std::mem::take(&mut self.targets);
         self.routes.matches(&publish.message.topic, &mut targets);
         let concerned = !targets.is_empty() || publish.message.retain;
+        let full = |owner: &mut Self| {
+            owner.room == Room::Low
+                || targets.iter().any(|target| {
+                    let partition = owner.partitions.get_mut(usize::from(*target));
+                    partition.is_some_and(|partition| partition.would_refuse(publish))
+                })
+        };
         let refused = publish.message.qos > QoS::AtMostOnce
             && concerned
-            && (self.room == Room::Low
-                || targets.iter().any(|target| {
-                    let partition = self.partitions.get_mut(usize::from(*target));
-                    partition.is_some_and(|partition| partition.would_refuse(publish))
-                }))
-            && !self.was_taken(publish, &targets);
+            && (self.was_refused(publish, &targets)
+                || full(self) && !self.was_taken(publish, &targets));
+        if refused {
+            self.refuse(publish, &targets);
+        }
         self.targets = targets;
         if refused {
             self.refused += 1;
@@ -171,6 +177,32 @@ impl<S: Store> Owner<S> {
             return Ok(());
         }
         if concerned { self.spread(publish, Source::Relay, stamp) } else { Ok(()) }
+    }
+
+    /// Whether a message was refused when it came before: its publisher may not have heard it.
+    fn was_refused(&self, publish: &Publish, targets: &[u16]) -> bool {
+        let keeper = self.keeper(publish);
+        targets.iter().copied().chain(keeper).any(|target| {
+            let partition = self.partitions.get(usize::from(target));
+            partition.is_some_and(|partition| partition.lanes().has_refused(publish.origin))
+        })
+    }
+
+    /// Remembers that a message was refused, as long as it may come again.
+    fn refuse(&mut self, publish: &Publish, targets: &[u16]) {
+        let keeper = self.keeper(publish);
+        for target in targets.iter().copied().chain(keeper) {
+            if let Some(partition) = self.partitions.get_mut(usize::from(target)) {
+                partition.lanes_mut().refuse(publish.origin);
+            }
+        }
+    }
+
+    /// The partition that keeps a message, if it is retained.
+    fn keeper(&self, publish: &Publish) -> Option<u16> {
+        let Publish { message, .. } = publish;
+        let partitions = self.config.partitions;
+        message.retain.then(|| PartitionId::of_topic(&message.topic, partitions).0)
     }
 
     /// Whether a message has come before: then it is as good as taken.
@@ -193,9 +225,7 @@ impl<S: Store> Owner<S> {
         if source == Source::Here {
             self.routes.matches(&publish.message.topic, &mut targets);
         }
-        let topic = &publish.message.topic;
-        let keeper =
-            publish.message.retain.then(|| PartitionId::of_topic(topic, self.config.partitions).0);
+        let keeper = self.keeper(publish);
         if let Some(keeper) = keeper
             && !targets.contains(&keeper)
         {

@@ -13,8 +13,8 @@ use crate::id::{OnceKey, PartitionId, ProxyId, SessionId};
 use crate::numbers::Numbers;
 use crate::queue::Queue;
 use crate::row::{
-    Cursor, Meta, Scan, SessionKind, SessionRow, decode_incoming, decode_number,
-    decode_subscription, owner_of, partition_key, place_of, text_of,
+    Cursor, LaneRow, Meta, Scan, SessionKind, SessionRow, decode_incoming, decode_subscription,
+    owner_of, partition_key, place_of, text_of,
 };
 use crate::session::{Session, Subscription};
 use crate::store::{Store, StoreError, Table};
@@ -147,7 +147,7 @@ impl Partition {
         };
         let origin = origin.ok_or(StoreError::Damaged { table, what: "its key is too short" })?;
         let origin = ProxyId(u64::from_be_bytes(origin));
-        self.lanes.load(origin, lane, decode_number(table, value)?);
+        self.lanes.load(origin, lane, LaneRow::decode(value)?);
         Ok(())
     }
 

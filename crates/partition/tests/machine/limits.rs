@@ -147,6 +147,36 @@ fn a_queue_that_refuses_does_so_for_everyone_and_the_publisher_hears_it() {
 }
 
 #[test]
+fn a_refused_message_whose_refusal_was_lost_is_refused_again_although_later_ones_were_taken() {
+    let when_full = WhenFull::RejectNew;
+    let mut rig = rig_with(QueueLimits { messages: 1, bytes: 1 << 20, when_full });
+    offline(&mut rig, "a");
+    let come = |rig: &mut Rig, seq: u64| {
+        rig.told();
+        let message = message("t", &seq.to_string(), QoS::AtLeastOnce);
+        rig.run(Command::Publish(publish(seq, message)));
+        let refused =
+            Effect::NotTaken { token: PublishToken(seq), reason: ReasonCode::QuotaExceeded };
+        rig.answers().contains(&refused)
+    };
+    assert!(!come(&mut rig, 4));
+    assert!(come(&mut rig, 5));
+    assert_eq!(drain(&mut rig, "a"), ["4"]);
+    assert!(!come(&mut rig, 6));
+    // Killed before the origin hears of any of them: all come again.
+    for _ in 0..2 {
+        rig.reopen();
+        assert!(!come(&mut rig, 4));
+        assert!(come(&mut rig, 5));
+        assert!(!come(&mut rig, 6));
+    }
+    assert_eq!(drain(&mut rig, "a"), ["6"]);
+    // Nothing is left of it once the origin is over.
+    rig.run(Command::ForgetOrigin(ProxyId(900)));
+    assert!(!rig.store.rows().iter().any(|(table, _, _)| *table == Table::Lane));
+}
+
+#[test]
 fn qos0_for_a_client_that_does_not_take_it_is_dropped_and_counted() {
     let mut rig = Rig::new();
     let client = rig.connect("a", holder(1, 1));
