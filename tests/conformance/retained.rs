@@ -246,3 +246,40 @@ async fn many_retained_messages_all_arrive() {
     assert_eq!(topics.len(), 500);
     late.expect_nothing().await;
 }
+
+/// [MQTT-3.3.1-9] [MQTT311-3.3.1-6] Who subscribes again while its topic is published to never gets an older
+/// value than it has got.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_subscription_brings_nothing_older_than_what_came_live() {
+    const COUNT: u32 = 300;
+    for version in BOTH {
+        let topic = name("ret");
+        let mut watcher = subscriber(version, &topic, QoS::AtMostOnce).await;
+        let mut publisher = client(version, "ret").await;
+        let publishing = tokio::spawn({
+            let topic = topic.clone();
+            async move {
+                for number in 1..=COUNT {
+                    let payload = number.to_string().into_bytes();
+                    let mut publish = publisher.new_publish(&topic, QoS::AtLeastOnce, payload);
+                    publish.retain = true;
+                    publisher.publish_with(publish).await;
+                }
+            }
+        });
+        let (mut newest, mut retained) = (0, 0);
+        while newest < COUNT {
+            let publish = watcher.expect_publish().await;
+            let number = std::str::from_utf8(&publish.payload).map(str::parse);
+            let number = number.expect("it is text").expect("it is a number");
+            retained += u32::from(publish.retain);
+            assert!(number >= newest, "{number} after {newest}, retain {}", publish.retain);
+            newest = number;
+            if !publish.retain {
+                watcher.subscribe(&topic, QoS::AtMostOnce).await;
+            }
+        }
+        publishing.await.expect("it publishes all");
+        assert!(retained > 0, "retained messages come too");
+    }
+}

@@ -7,6 +7,7 @@
 //! answer.
 
 mod kept;
+mod recent;
 mod requests;
 mod retained;
 mod stored;
@@ -25,6 +26,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Sleep;
 
 use self::kept::Kept;
+use self::recent::Recent;
 use self::requests::{Request, RequestKind, Requests, Wait};
 use self::retained::Scans;
 use crate::broker::{Broker, Client, Publication, Published, Publisher, Stalled};
@@ -84,6 +86,8 @@ pub(crate) struct ClientTask<S> {
     requests: Requests,
     /// `None` while no retained messages are owed, as nearly always.
     scans: Option<Box<Scans>>,
+    /// `None` if no message with RETAIN came lately.
+    recent: Option<Box<Recent>>,
     /// Something was told or asked at the store in this turn.
     told_store: bool,
     /// Until the way to the store has room.
@@ -129,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             kept,
             requests: Requests::default(),
             scans: None,
+            recent: None,
             told_store: false,
             congested: None,
             timer,
@@ -232,9 +237,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         let mut progress = false;
         while let Some(Request { ticket, kind, reasons, .. }) = self.requests.poll(context) {
             match kind {
-                RequestKind::Subscribe(retained) => {
+                RequestKind::Subscribe(owed) => {
                     self.connection.complete_subscribe(ticket, reasons);
-                    self.owe_retained(retained);
+                    if let Some(owed) = owed {
+                        self.owe_retained(owed);
+                    }
                 }
                 RequestKind::Unsubscribe => self.connection.complete_unsubscribe(ticket, reasons),
             }
@@ -250,8 +257,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         let window = self.connection.window();
         let mailbox = &self.publisher.mailbox;
         let ready = mailbox.poll_drain(context, window, quota, &mut self.drained).is_ready();
-        if let Some(scans) = &mut self.scans {
-            scans.note_live(self.drained.deliveries.iter().skip(before));
+        if self.kept.is_none() {
+            self.note_live(before, now);
         }
         for (ticket, reason) in self.drained.completions.drain(..) {
             self.connection.complete(ticket, reason);
@@ -329,7 +336,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
                 }
                 Event::Release { packet_id, ticket } => self.release(packet_id, ticket),
                 Event::Subscribe { subscription_id, filters, ticket, .. } => {
-                    self.subscribe(filters, subscription_id, ticket);
+                    self.subscribe((filters, subscription_id), ticket, now);
                 }
                 Event::Unsubscribe { filters, ticket } => self.unsubscribe(filters, ticket),
             }
@@ -395,14 +402,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
                 self.connection.excuse_silence(now);
             }
             self.connection.handle_timeout(now);
-            let next = deadline(&self.connection);
+            if self.scans.is_none() {
+                self.recent.take_if(|recent| recent.is_over(now));
+            }
             if self.connection.closed().is_some() {
                 return true;
             }
-            self.timer.as_mut().reset(next.into());
+            self.reset_timer(now);
             progress = true;
         }
         progress
+    }
+
+    fn reset_timer(&mut self, now: Instant) {
+        let keep_alive = deadline(&self.connection);
+        let next = self.recent.as_ref().map_or(keep_alive, |_| keep_alive.min(now + recent::MEMORY));
+        self.timer.as_mut().reset(next.into());
     }
 }
 

@@ -10,7 +10,7 @@ use std::task::Context;
 use mqtt_codec::{ReasonCode, TopicFilter};
 use mqtt_session::Ticket;
 
-use crate::broker::RetainedRequest;
+use super::retained::Owed;
 use crate::store::AskNumber;
 
 /// Something to wait for.
@@ -33,7 +33,7 @@ pub(crate) struct Request {
 /// The packets that are answered here.
 pub(crate) enum RequestKind {
     /// With the retained messages that are owed after the answer.
-    Subscribe(Vec<RetainedRequest>),
+    Subscribe(Option<Owed>),
     Unsubscribe,
 }
 
@@ -93,8 +93,8 @@ impl Requests {
     /// No retained message is owed for a subscription that has ended.
     pub(crate) fn forget_retained(&mut self, filter: &TopicFilter) {
         for request in &mut self.queue {
-            if let RequestKind::Subscribe(retained) = &mut request.kind {
-                retained.retain(|request| request.filter != *filter);
+            if let RequestKind::Subscribe(Some(owed)) = &mut request.kind {
+                owed.requests.retain(|request| request.filter != *filter);
             }
         }
     }

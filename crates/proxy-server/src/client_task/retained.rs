@@ -1,8 +1,9 @@
 //! Retained messages owed to the subscriptions of a clean session, read from the store page by page.
 //!
 //! Never an older value after a newer one `[MQTT-3.3.1-9]`: a page shows the store as it was when it was read, and what
-//! was published since then may have overtaken it. So while anything is owed, the topics are remembered of messages
-//! with RETAIN that reached this connection, and rows of these topics are left out that were asked for before.
+//! is published reaches this connection before it is there. So from the SUBSCRIBE until its pages are read the topics are
+//! remembered of messages with RETAIN that came, and their rows left out; for what came shortly before the
+//! SUBSCRIBE the row is replaced by what [`Recent`] has.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasher;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use mqtt_codec::{Message, TopicFilter, TopicName};
 use mqtt_session::{Delivery, DeliverySource};
 
+use super::recent::{Entry, Recent};
 use crate::broker::RetainedRequest;
 use crate::store::{Ask, AskNumber};
 
@@ -32,6 +34,8 @@ const LIVE_TOPICS: usize = 65_536;
 #[derive(Debug)]
 pub(crate) struct Scans {
     queue: VecDeque<Scan>,
+    /// SUBSCRIBE packets that are not answered yet.
+    begun: usize,
     /// The page of the first that was asked for.
     asked: Option<AskNumber>,
     /// Hashes of topics of messages with RETAIN that came, and when.
@@ -45,8 +49,23 @@ pub(crate) struct Scans {
 struct Scan {
     request: RetainedRequest,
     after: Option<TopicName>,
-    /// What came live from then on is not older than what the store has.
-    since: u64,
+    since: Since,
+}
+
+/// When a subscription began: what came live from then on is not older than what the store has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Since {
+    clock: u64,
+    at: Instant,
+}
+
+/// The retained messages of a SUBSCRIBE packet, owed after its answer.
+#[derive(Debug)]
+pub(crate) struct Owed {
+    /// From [`Scans::begin`].
+    pub since: Since,
+    /// For its filters.
+    pub requests: Vec<RetainedRequest>,
 }
 
 impl Scans {
@@ -55,6 +74,7 @@ impl Scans {
     pub(crate) fn new() -> Self {
         Self {
             queue: VecDeque::new(),
+            begun: 0,
             asked: None,
             live: HashMap::default(),
             clock: 0,
@@ -67,10 +87,26 @@ impl Scans {
         self.queue.len()
     }
 
-    /// A subscription is owed its retained messages.
-    pub(crate) fn push(&mut self, request: RetainedRequest) {
+    /// Whether none waits, and none is about to.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.begun == 0
+    }
+
+    /// A SUBSCRIBE has come. To be called before any message can come because of it, and ended by [`end`](Self::end).
+    pub(crate) fn begin(&mut self, now: Instant) -> Since {
         self.clock += 1;
-        self.queue.push_back(Scan { request, after: None, since: self.clock });
+        self.begun += 1;
+        Since { clock: self.clock, at: now }
+    }
+
+    /// A SUBSCRIBE is answered.
+    pub(crate) fn end(&mut self) {
+        self.begun -= 1;
+    }
+
+    /// A subscription that began then is owed its retained messages.
+    pub(crate) fn push(&mut self, request: RetainedRequest, since: Since) {
+        self.queue.push_back(Scan { request, after: None, since });
     }
 
     /// A list of scans that was not begun is no longer than the subscriptions of the client, however often it asks for
@@ -92,13 +128,11 @@ impl Scans {
         self.queue.retain(|scan| scan.request.filter != *filter);
     }
 
-    /// Remembers which of `deliveries` came with RETAIN, because they were published just now.
-    pub(crate) fn note_live<'a>(&mut self, deliveries: impl Iterator<Item = &'a Delivery>) {
-        for delivery in deliveries {
-            if delivery.message.retain && self.live.len() < LIVE_TOPICS {
-                let topic = self.live.hasher().hash_one(delivery.message.topic.as_str());
-                self.live.insert(topic, self.clock);
-            }
+    /// A message with RETAIN came under `topic`, because it was published just now.
+    pub(crate) fn note_live(&mut self, topic: &TopicName) {
+        if self.live.len() < LIVE_TOPICS {
+            let topic = self.live.hasher().hash_one(topic.as_str());
+            self.live.insert(topic, self.clock);
         }
     }
 
@@ -122,29 +156,45 @@ impl Scans {
         &mut self,
         number: AskNumber,
         (messages, next): (Vec<Arc<Message>>, Option<TopicName>),
+        recent: Option<&Recent>,
         now: Instant,
-        to: &mut VecDeque<Delivery>,
-    ) {
+    ) -> Vec<Delivery> {
         if self.asked != Some(number) {
-            return;
+            return Vec::new();
         }
         self.asked = None;
-        let Some(scan) = self.queue.front_mut() else {
-            return;
+        let Some(mut scan) = self.queue.pop_front() else {
+            return Vec::new();
         };
         let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
         if let Some(average) = bytes.checked_div(messages.len()) {
             self.page = (PAGE_BYTES / average.max(1)).clamp(1, PAGE);
         }
-        for message in messages {
-            let topic = self.live.hasher().hash_one(message.topic.as_str());
-            if self.live.get(&topic).is_none_or(|&at| at < scan.since) {
-                to.push_back(delivery(message, &scan.request, now));
-            }
-        }
+        let row = |message| self.row(message, &scan, recent, now);
+        let deliveries = messages.into_iter().filter_map(row).collect();
         scan.after = next;
-        if scan.after.is_none() {
-            self.queue.pop_front();
+        if scan.after.is_some() {
+            self.queue.push_front(scan);
+        }
+        deliveries
+    }
+
+    /// What is sent for one message of a page.
+    fn row(
+        &self,
+        message: Arc<Message>,
+        scan: &Scan,
+        recent: Option<&Recent>,
+        now: Instant,
+    ) -> Option<Delivery> {
+        let Scan { request, since, .. } = scan;
+        let topic = self.live.hasher().hash_one(message.topic.as_str());
+        if self.live.get(&topic).is_some_and(|&at| at >= since.clock) {
+            return None;
+        }
+        match recent.and_then(|recent| recent.last(&message.topic, since.at)) {
+            Some(newer) => remembered(newer, request),
+            None => Some(stored(message, request, now)),
         }
     }
 
@@ -157,15 +207,69 @@ impl Scans {
     }
 }
 
-fn delivery(message: Arc<Message>, request: &RetainedRequest, now: Instant) -> Delivery {
+/// As the store has it.
+fn stored(message: Arc<Message>, request: &RetainedRequest, now: Instant) -> Delivery {
     let lifetime = message.expiry_secs.map(|secs| Duration::from_secs(u64::from(secs)));
+    let expires_at = lifetime.and_then(|lifetime| now.checked_add(lifetime));
+    delivery(message, request, expires_at)
+}
+
+/// In place of what the store has; nothing if the newest message removes it `[MQTT-3.3.1-6]`.
+fn remembered(entry: &Entry, request: &RetainedRequest) -> Option<Delivery> {
+    let message = Some(&entry.message).filter(|message| !message.payload.is_empty())?;
+    Some(delivery(Arc::clone(message), request, entry.expires_at))
+}
+
+fn delivery(
+    message: Arc<Message>,
+    request: &RetainedRequest,
+    expires_at: Option<Instant>,
+) -> Delivery {
     Delivery {
         qos: request.qos.min(message.qos),
         // [MQTT-3.3.1-8]
         retain: true,
         subscription_ids: request.subscription_id.into_iter().collect(),
-        expires_at: lifetime.and_then(|lifetime| now.checked_add(lifetime)),
+        expires_at,
         message,
         source: DeliverySource::Own,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mqtt_codec::{PublishProperties, QoS};
+
+    fn message(topic: &TopicName) -> Arc<Message> {
+        Arc::new(Message {
+            topic: topic.clone(),
+            payload: "x".into(),
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            expiry_secs: None,
+            properties: PublishProperties::default(),
+        })
+    }
+
+    #[test]
+    fn what_came_live_between_a_subscribe_and_its_answer_is_not_followed_by_an_older_value() {
+        let [old, live] = ["old", "live"].map(|topic| TopicName::new(topic).unwrap());
+        let (mut scans, now) = (Scans::new(), Instant::now());
+        let owed = |since| {
+            let filter = TopicFilter::new("#").unwrap();
+            let request = RetainedRequest { filter, qos: QoS::AtLeastOnce, subscription_id: None };
+            Scan { request, after: None, since }
+        };
+        let first = owed(scans.begin(now));
+        scans.note_live(&live);
+        scans.end();
+        // A later subscription is owed what came before it.
+        let second = owed(scans.begin(now));
+        for (scan, topic, sent) in
+            [(&first, &old, true), (&first, &live, false), (&second, &live, true)]
+        {
+            assert_eq!(scans.row(message(topic), scan, None, now).is_some(), sent);
+        }
     }
 }

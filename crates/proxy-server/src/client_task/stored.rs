@@ -5,29 +5,33 @@ use std::time::Instant;
 
 use cluster_rpc::frame::SessionRefusal;
 use mqtt_codec::{Message, PacketId, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
-use mqtt_session::{Once, Ticket};
+use mqtt_session::{Delivery, DeliverySource, Once, Ticket};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::kept::{Due, Key, new_key};
 use super::requests::{Request, RequestKind};
-use super::retained::Scans;
+use super::retained::{Owed, Scans};
 use super::{ClientTask, OUTPUT_ENOUGH, SCANS};
-use crate::broker::{Publication, RetainedRequest};
+use crate::broker::Publication;
 use crate::store::{Answer, Ask, AskNumber, Confirmations, News, slot_of};
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     /// Subscribes where each filter belongs.
     pub(super) fn subscribe(
         &mut self,
-        filters: Vec<(TopicFilter, SubscriptionOptions)>,
-        subscription_id: Option<SubscriptionId>,
+        (filters, subscription_id): (
+            Vec<(TopicFilter, SubscriptionOptions)>,
+            Option<SubscriptionId>,
+        ),
         ticket: Ticket,
+        now: Instant,
     ) {
         let mut reasons = vec![ReasonCode::Success; filters.len()];
         let (stored, local) = self.split(filters, |(filter, _)| filter);
         let asked =
             ask_for(stored, |filters| self.ask(Ask::Subscribe { filters, subscription_id }));
         let (places, filters): (Vec<usize>, Vec<_>) = local.into_iter().unzip();
+        let since = (!filters.is_empty()).then(|| self.scans().begin(now));
         let subscribed = self.broker.subscribe(&self.client.handle, filters, subscription_id);
         for (at, reason) in places.into_iter().zip(subscribed.reasons) {
             reasons[at] = reason;
@@ -38,7 +42,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             let uplink = uplink.clone();
             Box::pin(async move { uplink.applied(route).await }) as super::Wait
         });
-        let kind = RequestKind::Subscribe(subscribed.retained);
+        let owed = since.map(|since| Owed { since, requests: subscribed.retained });
+        let kind = RequestKind::Subscribe(owed);
         self.requests.push(Request { ticket, kind, reasons, asked, applied });
     }
 
@@ -47,6 +52,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         for filter in &filters {
             if let Some(scans) = &mut self.scans {
                 scans.forget(filter);
+            }
+            if let Some(recent) = &mut self.recent {
+                recent.forget(filter);
             }
             self.requests.forget_retained(filter);
         }
@@ -73,22 +81,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         filters.into_iter().enumerate().partition(|(_, item)| is_stored(item))
     }
 
+    fn scans(&mut self) -> &mut Scans {
+        self.scans.get_or_insert_with(|| Box::new(Scans::new()))
+    }
+
     /// Subscriptions are answered: their retained messages come next.
-    pub(super) fn owe_retained(&mut self, requests: Vec<RetainedRequest>) {
-        if requests.is_empty() {
-            return;
-        }
-        let scans = self.scans.get_or_insert_with(|| Box::new(Scans::new()));
-        for request in requests {
+    pub(super) fn owe_retained(&mut self, owed: Owed) {
+        let scans = self.scans();
+        scans.end();
+        for request in owed.requests {
             if scans.len() >= SCANS {
                 scans.forget_repetition(&request.filter);
             }
-            scans.push(request);
+            scans.push(request, owed.since);
         }
+        self.drop_scans();
     }
 
     fn drop_scans(&mut self) {
-        self.scans.take_if(|scans| scans.len() == 0);
+        self.scans.take_if(|scans| scans.is_idle());
+    }
+
+    /// Remembers which of the messages that came with RETAIN, but for the first `skipped`. Those of a group do not
+    /// count: its members do not get all.
+    pub(super) fn note_live(&mut self, skipped: usize, now: Instant) {
+        let is_live = |delivery: &&Delivery| {
+            delivery.message.retain && matches!(delivery.source, DeliverySource::Own)
+        };
+        let had_none = self.recent.is_none();
+        for delivery in self.drained.deliveries.iter().skip(skipped).filter(is_live) {
+            if let Some(scans) = &mut self.scans {
+                scans.note_live(&delivery.message.topic);
+            }
+            self.recent.get_or_insert_default().push(delivery, now);
+        }
+        if had_none && self.recent.is_some() {
+            self.reset_timer(now);
+        }
     }
 
     /// Asks for the next page of retained messages, if the client's window and the output allow one.
@@ -189,7 +218,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             Answer::Released => self.released(number, ReasonCode::Success),
             Answer::Retained { messages, next } => {
                 if let Some(scans) = &mut self.scans {
-                    scans.page(number, (messages, next), now, &mut self.drained.deliveries);
+                    let recent = self.recent.as_deref();
+                    let page = scans.page(number, (messages, next), recent, now);
+                    self.drained.deliveries.extend(page);
                 }
                 self.drop_scans();
             }
