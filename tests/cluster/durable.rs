@@ -154,6 +154,22 @@ async fn a_qos_2_message_repeated_at_another_proxy_is_one_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_qos_0_message_behind_one_that_waits_for_the_store_is_not_lost_with_the_connection() {
+    let mut cluster = Cluster::start(1, 1).await;
+    let topic = name("behind");
+    let mut clean = subscriber(&cluster, 0, Version::V5, &topic, QoS::ExactlyOnce).await;
+    let mut publisher = kept(&cluster, 0, Version::V5, &name("behind")).await;
+    cluster.kill_intermediate(0).await;
+    for (qos, payload) in [(QoS::ExactlyOnce, "waits"), (QoS::AtMostOnce, "behind")] {
+        let publish = publisher.new_publish(&topic, qos, payload);
+        publisher.send(Packet::Publish(publish)).await;
+    }
+    publisher.disconnect().await;
+    clean.expect_message("behind").await;
+    clean.expect_nothing().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_identifier_has_one_connection_in_the_cluster() {
     let cluster = Cluster::start(2, 1).await;
     let clean: fn(&mut Connect) = |_| {};

@@ -168,6 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     /// Ends the connection and hands its session back. What is left is to be said to the client.
     fn finish(mut self) -> (S, Output) {
         self.guard.disarm();
+        self.publish_unrepeated(Instant::now());
         self.publisher.tally.flush(&self.broker.metrics);
         // Local recipients have it already, so the cluster should get it too. If it cannot, the client is told
         // nothing, and may send it again.
@@ -416,7 +417,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
 
     fn reset_timer(&mut self, now: Instant) {
         let keep_alive = deadline(&self.connection);
-        let next = self.recent.as_ref().map_or(keep_alive, |_| keep_alive.min(now + recent::MEMORY));
+        let next =
+            self.recent.as_ref().map_or(keep_alive, |_| keep_alive.min(now + recent::MEMORY));
         self.timer.as_mut().reset(next.into());
     }
 }

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mqtt_codec::{Message, PacketId, ReasonCode};
+use mqtt_codec::{Message, PacketId, QoS, ReasonCode};
 use mqtt_session::Ticket;
 
 use crate::broker::Publication;
@@ -96,6 +96,13 @@ impl Kept {
             Ok(once) => Due::Publish(Publication { message, once, ticket }),
             Err(reason) => Due::Refuse(ticket, reason),
         })
+    }
+
+    /// Ends the waiting: the messages of QoS 0, which their publisher will not send again.
+    pub(crate) fn abandon(&mut self) -> impl Iterator<Item = (Message, Ticket)> + use<> {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let unrepeated = waiting.filter(|waiting| waiting.message.qos == QoS::AtMostOnce);
+        unrepeated.map(|waiting| (waiting.message, waiting.ticket))
     }
 
     /// The client gives a packet identifier back, and the store was asked.

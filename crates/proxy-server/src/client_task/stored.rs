@@ -182,6 +182,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         }
     }
 
+    /// The connection is over: publishes what waits for a key that is not its own, and would come no second time.
+    pub(super) fn publish_unrepeated(&mut self, now: Instant) {
+        for (message, ticket) in self.kept.as_mut().into_iter().flat_map(|kept| kept.abandon()) {
+            // One of QoS 0 never waits for room.
+            let publication = Publication { message, once: None, ticket };
+            self.broker.publish(&mut self.publisher, publication, now);
+        }
+    }
+
     /// The client gives the packet identifier of a QoS 2 message back.
     pub(super) fn release(&mut self, packet_id: PacketId, ticket: Ticket) {
         let number = self.ask(Ask::Release(packet_id));
