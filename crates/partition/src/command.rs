@@ -22,6 +22,8 @@ pub enum Command {
     Reattach(Box<Reattach>),
     /// A connection is over.
     Detach(Detach),
+    /// A connection is over that may not know what it was given.
+    Withdraw(Box<Withdraw>),
     /// A life of a proxy is over, and with it all its connections.
     ProxyDead(ProxyId),
     /// Answered by [`Effect::Subscribed`](crate::Effect::Subscribed).
@@ -91,6 +93,19 @@ pub struct Detach {
     pub farewell: Farewell,
     /// Session expiry as it is now: a DISCONNECT can change it.
     pub expiry_secs: u32,
+}
+
+/// The end of a connection that may not have heard what it was given. Changes nothing unless it holds the session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Withdraw {
+    /// Whose session.
+    pub client: ClientId,
+    /// The connection.
+    pub holder: Holder,
+    /// How it ended.
+    pub farewell: Farewell,
+    /// Session expiry as it is now; `None` for what it was before this connection: a session that it began ends.
+    pub expiry_secs: Option<u32>,
 }
 
 /// How a connection ended.

@@ -44,7 +44,7 @@ mod window;
 
 pub use command::{
     Acknowledge, AcknowledgeGroup, Attach, Begin, Command, Detach, Farewell, Origin, Publish,
-    Reattach, Release, Subscribe, Unsubscribe,
+    Reattach, Release, Subscribe, Unsubscribe, Withdraw,
 };
 pub use config::{
     GroupConfig, GroupStrategy, Limits, OwnerConfig, QueueLimits, WhenEmpty, WhenFull,

@@ -329,6 +329,14 @@ impl<S: Store> Owner<S> {
         self.partitions.get(usize::from(there.0))?.holder_of(client)
     }
 
+    /// Whether a connection has a session by this epoch.
+    #[must_use]
+    pub fn is_held(&self, session: SessionId, epoch: Epoch) -> bool {
+        let partition = self.partitions.get(usize::from(session.partition().0));
+        let found = partition.and_then(|partition| partition.sessions().find(session));
+        found.is_some_and(|session| session.holder.is_some() && session.epoch == epoch)
+    }
+
     /// The proxies that hold sessions, or have members of groups.
     #[must_use]
     pub fn proxies(&self) -> Vec<ProxyId> {

@@ -49,6 +49,8 @@ pub(crate) struct More {
     pub(crate) incoming: Vec<(u16, OnceKey)>,
     /// Retained messages it is owed, by number.
     pub(crate) scans: Vec<(u64, Scan)>,
+    /// Session expiry before the present connection, in seconds, if that has changed it.
+    pub(crate) earlier_expiry_secs: Option<u32>,
 }
 
 /// One of a session's subscriptions.
@@ -109,7 +111,10 @@ impl Session {
     /// Gives memory back that nothing needs.
     pub(crate) fn tidy(&mut self) {
         if self.more.as_ref().is_some_and(|more| {
-            more.will.is_none() && more.incoming.is_empty() && more.scans.is_empty()
+            more.will.is_none()
+                && more.incoming.is_empty()
+                && more.scans.is_empty()
+                && more.earlier_expiry_secs.is_none()
         }) {
             self.more = None;
         }
@@ -119,6 +124,28 @@ impl Session {
         let will = self.more.as_mut()?.will.take();
         self.tidy();
         will
+    }
+
+    /// Its expiry before the present connection, in seconds. After a restart of the store the present one.
+    pub(crate) fn earlier_expiry_secs(&self) -> u32 {
+        let changed = self.more.as_ref().and_then(|more| more.earlier_expiry_secs);
+        changed.unwrap_or(self.expiry_secs)
+    }
+
+    /// A connection changes its expiry.
+    pub(crate) fn change_expiry(&mut self, expiry_secs: u32) {
+        let before = std::mem::replace(&mut self.expiry_secs, expiry_secs);
+        if before != expiry_secs {
+            self.more().earlier_expiry_secs = Some(before);
+        }
+    }
+
+    /// The connection that has changed its expiry is over.
+    pub(crate) fn forget_earlier_expiry(&mut self) {
+        if let Some(more) = &mut self.more {
+            more.earlier_expiry_secs = None;
+            self.tidy();
+        }
     }
 
     /// Whether there may be rows of its queue.

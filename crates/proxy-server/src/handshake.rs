@@ -8,7 +8,7 @@
 //! it there waits for the answer: a session that stays, one that may have stayed, a will. Any other client is served
 //! although the store is away, and its session is registered there later.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
@@ -137,6 +137,8 @@ enum AttachError {
     TimedOut,
     #[error("told to end: {0:?}")]
     Ordered(ReasonCode),
+    #[error("the client is gone")]
+    GivenUp,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
@@ -155,12 +157,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
         let expiry_secs = call.expiry_secs;
         let (client, answer) = broker.attach(handle, call);
         let mut guard = SessionGuard::new(&broker, &client);
-        match attached(&broker, &client, answer, waits).await {
+        let outcome = tokio::select! {
+            outcome = attached(&broker, &client, answer, waits) => outcome,
+            () = given_up(&mut self.stream, &mut self.input) => Err(AttachError::GivenUp),
+        };
+        match outcome {
             Ok(attached) => self.into_task((client, guard), attached, expiry_secs).run().await,
             Err(error) => {
                 tracing::debug!(%error, "no session");
                 guard.disarm();
-                // The client is not let in, so that its will is not kept [MQTT-3.1.2-7].
+                // The client is not let in, so that its will is not kept [MQTT-3.1.2-7], and its session is as
+                // it was.
+                client.attachment.abandon();
                 broker.end(&client, SessionFarewell::Clean, expiry_secs);
                 let refusal = refusal_of(error, &broker);
                 return refuse(&mut self.stream, version, refusal).await;
@@ -272,8 +280,22 @@ fn refusal_of(error: AttachError, broker: &Broker) -> Refusal {
             SessionRefusal::Fenced | SessionRefusal::Contested | SessionRefusal::Failing,
         )
         | AttachError::TimedOut
-        | AttachError::Ordered(_) => ReasonCode::ServerUnavailable,
+        | AttachError::Ordered(_)
+        | AttachError::GivenUp => ReasonCode::ServerUnavailable,
     })
+}
+
+/// Resolves when a client closes its connection before it is answered. One that has said more after its CONNECT is
+/// served all the same: that may be all it wanted.
+async fn given_up<S: AsyncRead + Unpin>(stream: &mut S, input: &mut Input) {
+    if input.buffer.is_empty() {
+        input.buffer.reserve(512);
+        // A socket that failed is gone, too.
+        if stream.read_buf(&mut input.buffer).await.unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    pending().await
 }
 
 async fn read_connect<S: AsyncRead + Unpin>(

@@ -15,7 +15,9 @@ mod pump;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster_rpc::frame::{AttachCall, QueuePlace, SessionCall, SessionFarewell, SessionRefusal};
+use cluster_rpc::frame::{
+    AttachCall, Incarnation, QueuePlace, SessionCall, SessionFarewell, SessionRefusal,
+};
 use cluster_rpc::{LinkEpoch, StoreLink};
 use dashmap::DashMap;
 use mqtt_codec::{Message, PacketId, ReasonCode, TopicFilter, TopicName};
@@ -23,7 +25,6 @@ use mqtt_session::QueueSlot;
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
-use self::attachment::Closing;
 pub(crate) use self::attachment::{Ask, AskNumber, Attachment};
 pub(crate) use self::confirmations::Confirmations;
 use self::departures::{Departure, Departures};
@@ -88,10 +89,17 @@ pub(crate) struct Store {
     present: watch::Sender<bool>,
 }
 
+/// A link, and the life of this proxy that has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    link: LinkEpoch,
+    life: Incarnation,
+}
+
 /// Which link there is, and the ends of connections that it may not have told the store.
 #[derive(Debug, Default)]
 struct Standing {
-    link: Option<LinkEpoch>,
+    way: Option<Way>,
     departures: Departures,
     /// Told when the answer to the last call is here.
     settled: Option<oneshot::Sender<()>>,
@@ -143,9 +151,9 @@ impl Store {
         let (told, answer) = oneshot::channel();
         let attachment = Arc::new(Attachment::new(call, Arc::clone(mailbox), told));
         self.attachments.insert(attachment.connection(), Arc::clone(&attachment));
-        let link = self.standing.lock().link;
-        if let Some(link) = link {
-            attachment.begin(&self.link, link);
+        let way = self.standing.lock().way;
+        if let Some(way) = way {
+            attachment.begin(&self.link, way);
         }
         (attachment, answer)
     }
@@ -157,14 +165,10 @@ impl Store {
         farewell: SessionFarewell,
         expiry_secs: u32,
     ) {
-        match attachment.close(farewell, expiry_secs) {
-            Closing::Detached(held) => {
-                self.forget(attachment);
-                self.depart(Departure::new(held, farewell, expiry_secs));
-            }
-            Closing::Over => self.forget(attachment),
-            // The answer says what is to be given back.
-            Closing::Awaited => {}
+        let departures = attachment.close(farewell, expiry_secs);
+        self.forget(attachment);
+        for departure in departures {
+            self.depart(departure);
         }
     }
 
@@ -191,32 +195,37 @@ impl Store {
 
     /// The store is there, on a new link: it is told which connections have ended. The others follow by
     /// [`tell_again`](Self::tell_again).
-    fn handle_up(&self, link: LinkEpoch) {
+    fn handle_up(&self, way: Way) {
         let mut standing = self.standing.lock();
-        standing.link = Some(link);
+        standing.way = Some(way);
         for departure in standing.departures.repeat(Instant::now()) {
-            self.link.send(link, departure.call());
+            self.link.send(way.link, departure.call());
         }
         drop(standing);
         self.present.send_replace(true);
     }
 
     /// Tells the store all that it may not have heard of the connections there are, at the pace at which it listens.
-    /// What is asked meanwhile need not wait for that.
-    async fn tell_again(&self, link: LinkEpoch) {
-        let all: Vec<Arc<Attachment>> =
+    /// What is asked meanwhile need not wait for that. In the order of the connections, so that the newest of a client
+    /// is told last.
+    async fn tell_again(&self, way: Way) {
+        let mut all: Vec<Arc<Attachment>> =
             self.attachments.iter().map(|entry| Arc::clone(&entry)).collect();
+        all.sort_unstable_by_key(|attachment| attachment.connection());
         for attachment in all {
             if self.link.is_congested() {
                 self.link.uncongested().await;
             }
-            attachment.begin_again(&self.link, link);
+            attachment.begin_again(&self.link, way);
         }
     }
 
     /// The store is not there. What is asked waits.
     fn handle_down(&self) {
-        self.standing.lock().link = None;
+        let mut standing = self.standing.lock();
+        standing.way = None;
+        standing.departures.unsay(Instant::now());
+        drop(standing);
         self.present.send_replace(false);
     }
 
@@ -225,11 +234,11 @@ impl Store {
         let (told, read) = oneshot::channel();
         {
             let mut standing = self.standing.lock();
-            let Some(link) = standing.link else {
+            let Some(way) = standing.way else {
                 return;
             };
             standing.settled = Some(told);
-            self.link.send(link, last_call());
+            self.link.send(way.link, last_call());
         }
         if tokio::time::timeout(LAST_WORDS, read).await.is_err() {
             tracing::warn!(
@@ -238,13 +247,21 @@ impl Store {
         }
     }
 
+    /// The answer to the last call is here.
+    fn settled(&self) {
+        if let Some(settled) = self.standing.lock().settled.take() {
+            // Whoever waited may have given up.
+            settled.send(()).ok();
+        }
+    }
+
     fn depart(&self, departure: Departure) {
         let now = Instant::now();
         let mut standing = self.standing.lock();
-        if let Some(link) = standing.link {
-            self.link.send(link, departure.call());
+        if let Some(way) = standing.way {
+            self.link.send(way.link, departure.call());
         }
-        let said = standing.link.map(|_| now);
+        let said = standing.way.map(|_| now);
         standing.departures.push(departure, said, now);
     }
 

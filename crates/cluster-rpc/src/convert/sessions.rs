@@ -92,6 +92,12 @@ pub(crate) fn call(call: proto::SessionCall) -> Result<SessionCall, FrameError> 
             farewell: farewell(call.farewell)?,
             expiry_secs: call.expiry_secs,
         },
+        Call::Withdraw(call) => SessionCall::Withdraw {
+            client: client(call.client)?,
+            connection: call.connection,
+            farewell: farewell(call.farewell)?,
+            expiry_secs: call.expiry_secs,
+        },
         Call::Subscribe(call) => SessionCall::Subscribe {
             request: call.request,
             held: held(call.held)?,
@@ -158,6 +164,11 @@ pub(crate) fn from_call(call: SessionCall) -> proto::SessionCall {
             farewell: from_farewell(farewell).into(),
             expiry_secs,
         }),
+        SessionCall::Withdraw { client, connection, farewell, expiry_secs } => {
+            let client = client.as_byte_string().as_bytes().clone();
+            let farewell = from_farewell(farewell).into();
+            Call::Withdraw(proto::SessionWithdraw { client, connection, farewell, expiry_secs })
+        }
         SessionCall::Subscribe { request, held, filters, subscription_id } => {
             let row = |(filter, options)| from_group((filter, options, None));
             Call::Subscribe(proto::SessionSubscribe {
@@ -192,12 +203,8 @@ pub(crate) fn from_call(call: SessionCall) -> proto::SessionCall {
             packet_id: packet_id.value().into(),
         }),
         SessionCall::ReadRetained { request, filter, after, limit } => {
-            Call::ReadRetained(proto::SessionReadRetained {
-                request,
-                filter: from_filter(&filter),
-                after: from_topic(after),
-                limit,
-            })
+            let (filter, after) = (from_filter(&filter), from_topic(after));
+            Call::ReadRetained(proto::SessionReadRetained { request, filter, after, limit })
         }
     };
     proto::SessionCall { call: Some(call) }
@@ -226,11 +233,9 @@ fn from_acknowledge_group(held: Held, settled: Vec<GroupPlace>) -> proto::Sessio
 }
 
 fn attach(call: proto::AttachCall) -> Result<AttachCall, FrameError> {
-    let client = ClientId::new(text(call.client, "client identifier")?);
-    let client = client.ok_or(FrameError::Invalid("client identifier"))?;
     let receive_maximum = u16::try_from(call.receive_maximum).ok().filter(|&maximum| maximum != 0);
     Ok(AttachCall {
-        client: client.detached(),
+        client: client(call.client)?,
         connection: call.connection,
         clean_start: call.clean_start,
         expiry_secs: call.expiry_secs,
@@ -238,6 +243,11 @@ fn attach(call: proto::AttachCall) -> Result<AttachCall, FrameError> {
         will: call.will.map(will).transpose()?,
         served_ms: call.served_ms,
     })
+}
+
+fn client(bytes: Bytes) -> Result<ClientId, FrameError> {
+    let client = ClientId::new(text(bytes, "client identifier")?);
+    Ok(client.ok_or(FrameError::Invalid("client identifier"))?.detached())
 }
 
 fn from_attach(call: AttachCall) -> proto::AttachCall {

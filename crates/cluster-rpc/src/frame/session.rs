@@ -97,6 +97,18 @@ pub enum SessionCall {
         /// Session expiry as it is now, in seconds; `u32::MAX` for ever.
         expiry_secs: u32,
     },
+    /// A connection is over that was attached, or may yet be, without having heard as what. A session that it does
+    /// not hold is left alone.
+    Withdraw {
+        /// Whose session.
+        client: ClientId,
+        /// The number of the connection in this life of the proxy.
+        connection: u64,
+        /// How it ended.
+        farewell: SessionFarewell,
+        /// Session expiry as it is now, in seconds; `None` for what it was before this connection.
+        expiry_secs: Option<u32>,
+    },
     /// All subscriptions of persistent sessions, shared ones of clean sessions. Answered by
     /// `Subscribed` or `Refused`.
     Subscribe {
@@ -181,6 +193,7 @@ impl SessionCall {
                 attach.weight() + group_deliveries.len() * 3 * PLACE + groups
             }
             Self::Detach { .. } | Self::Begin { .. } | Self::Release { .. } => 0,
+            Self::Withdraw { client, .. } => client.as_str().len(),
             Self::Subscribe { filters, .. } => filters.iter().map(|(one, _)| filter(one)).sum(),
             Self::Unsubscribe { filters, .. } => filters.iter().map(filter).sum(),
             Self::Acknowledge { settled, received, .. } => (settled.len() + received.len()) * PLACE,

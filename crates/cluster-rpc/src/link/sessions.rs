@@ -65,7 +65,8 @@ impl<T: Send + 'static> Data<'_, T> {
                     tracing::info!(store = %member.node, "the store is there");
                     *opened = true;
                     store.open(stream);
-                    StoreEvent::Up { link: LinkEpoch(stream), store: member }
+                    let life = self.own.incarnation;
+                    StoreEvent::Up { link: LinkEpoch(stream), store: member, life }
                 }
                 (SessionDown::Answers(answers), true) => StoreEvent::Answers(answers),
                 (SessionDown::Deliveries(deliveries), true) => StoreEvent::Deliveries(deliveries),

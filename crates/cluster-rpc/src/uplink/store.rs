@@ -16,7 +16,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::{UplinkMetrics, count};
-use crate::frame::{Member, NodeId, SessionAnswer, SessionCall, SessionDelivery};
+use crate::frame::{Incarnation, Member, NodeId, SessionAnswer, SessionCall, SessionDelivery};
 
 /// Calls that may wait before [`StoreLink::is_congested`].
 const CONGESTED_CALLS: usize = 65_536;
@@ -51,6 +51,8 @@ pub enum StoreEvent {
         link: LinkEpoch,
         /// Which life of the store.
         store: Member,
+        /// Which life of this proxy: what an earlier one was given is lost.
+        life: Incarnation,
     },
     /// The link has broken.
     Down,

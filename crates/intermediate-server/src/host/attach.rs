@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mqtt_codec::ClientId;
-use partition::{Attach, SessionId};
+use partition::{Attach, Holder, SessionId};
 
 use super::lines::LineId;
 
@@ -178,6 +178,12 @@ impl Attaches {
     pub(super) fn handle_detached(&mut self, session: SessionId) -> Option<Asked> {
         let client = self.revoked.get(&session)?.clone();
         self.take(&client).map(|one| one.asked)
+    }
+
+    /// The connection that asked does not want it any more.
+    pub(super) fn withdraw(&mut self, client: &ClientId, holder: Holder) -> Option<Asked> {
+        self.waiting.get(client).filter(|one| one.asked.attach.holder == holder)?;
+        self.take(client).map(|one| one.asked)
     }
 
     /// Proxies are gone: whoever waited for a connection that `is_held` does not find any more may attach.

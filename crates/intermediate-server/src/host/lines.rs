@@ -271,6 +271,7 @@ fn is_request(call: &SessionCall) -> bool {
         | SessionCall::Release { .. }
         | SessionCall::ReadRetained { .. } => true,
         SessionCall::Detach { .. }
+        | SessionCall::Withdraw { .. }
         | SessionCall::Acknowledge { .. }
         | SessionCall::AcknowledgeGroup { .. } => false,
     }

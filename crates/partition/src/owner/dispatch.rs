@@ -4,7 +4,7 @@ use mqtt_codec::{QoS, ReasonCode};
 
 use super::Owner;
 use crate::changes::{Changes, Stamp};
-use crate::command::{Command, Detach, Publish};
+use crate::command::{Command, Detach, Publish, Withdraw};
 use crate::effect::{Effect, Refusal};
 use crate::id::{PartitionId, RequestId, SessionId};
 use crate::partition::{Arrival, Partition, Retains, Source, Whole};
@@ -31,8 +31,7 @@ impl<S: Store> Owner<S> {
                 self.fire_due(stamp);
             }
             Command::Reattach(reattach) => {
-                let client = &reattach.attach.client;
-                let there = PartitionId::of_client(client, self.config.partitions);
+                let there = PartitionId::of_client(&reattach.attach.client, self.config.partitions);
                 let whole = self.whole();
                 if let Some((partition, changes)) = self.at(there) {
                     partition.reattach(*reattach, stamp, whole, changes);
@@ -40,6 +39,7 @@ impl<S: Store> Owner<S> {
                 self.fire_due(stamp);
             }
             Command::Detach(detach) => self.detach(detach, stamp),
+            Command::Withdraw(withdraw) => self.withdraw(&withdraw, stamp),
             Command::ProxyDead(proxy) => {
                 self.bury(proxy, stamp);
                 self.fire_due(stamp);
@@ -104,6 +104,14 @@ impl<S: Store> Owner<S> {
         for partition in &mut self.partitions {
             partition.end_member(id, stamp, &mut self.changes);
         }
+    }
+
+    fn withdraw(&mut self, withdraw: &Withdraw, stamp: Stamp) {
+        let there = PartitionId::of_client(&withdraw.client, self.config.partitions);
+        if let Some((partition, changes)) = self.at(there) {
+            partition.withdraw(withdraw, stamp, changes);
+        }
+        self.fire_due(stamp);
     }
 
     /// The partition that answers a request; else it is refused.

@@ -171,7 +171,7 @@ impl Partition {
         let Some(session) = self.touch(id) else { return id };
         session.epoch = Epoch(session.epoch.0 + 1);
         session.fresh = false;
-        session.expiry_secs = attach.expiry_secs;
+        session.change_expiry(attach.expiry_secs);
         session.receive_maximum = attach.receive_maximum.max(1);
         session.take_will();
         session.set_will(attach.will.clone());

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Partition, delete};
 use crate::changes::{Changes, DueWill, Internal, Stamp};
-use crate::command::{Detach, Farewell};
+use crate::command::{Detach, Farewell, Withdraw};
 use crate::id::{PartitionId, ProxyId, SessionId, UnixMillis};
 use crate::row::{Grace, SessionKind, incoming_key, owner_key, place_key, text_key};
 use crate::stats::DropReason;
@@ -21,6 +21,17 @@ impl Partition {
         if session.epoch == detach.epoch && session.holder.is_some() {
             self.leave(detach.session, detach.farewell, detach.expiry_secs, stamp, changes);
         }
+    }
+
+    /// A connection is over that may not know what it was given. What it changed of a session that was there before it
+    /// is as it was, if it says so.
+    pub(crate) fn withdraw(&mut self, withdraw: &Withdraw, stamp: Stamp, changes: &mut Changes) {
+        let Some(id) = self.sessions.of_client(&withdraw.client) else { return };
+        let found = self.sessions.find(id).filter(|one| one.holder == Some(withdraw.holder));
+        let Some(session) = found else { return };
+        let before = if session.fresh { 0 } else { session.earlier_expiry_secs() };
+        let expiry_secs = withdraw.expiry_secs.unwrap_or(before);
+        self.leave(id, withdraw.farewell, expiry_secs, stamp, changes);
     }
 
     /// Ends some connections of a proxy's life that is over. Returns how many there were.
@@ -54,6 +65,7 @@ impl Partition {
         let expiry_secs = if session.kind == SessionKind::Clean { 0 } else { expiry_secs };
         session.detached_at = stamp.now;
         session.expiry_secs = expiry_secs;
+        session.forget_earlier_expiry();
         session.changed.row = true;
         session.fresh = false;
         // Says what was sent.

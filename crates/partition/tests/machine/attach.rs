@@ -3,7 +3,7 @@
 use mqtt_codec::{PacketId, QoS};
 use partition::{
     Attach, Begin, Command, Effect, Epoch, Farewell, OnceKey, ProxyId, QueueSeq, Reattach, Refusal,
-    Release, RequestId, Revocation, Subscribe,
+    Release, RequestId, Revocation, Subscribe, Withdraw,
 };
 
 use crate::rig::{EVER, Rig, attach, filter, holder, options, texts, will};
@@ -342,4 +342,41 @@ fn a_client_that_comes_back_while_its_proxy_stops_calls_its_will_off() {
             assert_eq!(sends.count(), usize::from(!back), "{expiry_secs} {back}");
         }
     }
+}
+
+fn withdraw(connection: u64, expiry_secs: Option<u32>) -> Command {
+    let Attach { client, holder, .. } = attach("a", holder(1, connection));
+    let farewell = Farewell::Clean;
+    Command::Withdraw(Box::new(Withdraw { client, holder, farewell, expiry_secs }))
+}
+
+#[test]
+fn a_connection_that_is_withdrawn_leaves_the_session_with_the_expiry_that_it_had() {
+    let mut rig = Rig::new();
+    let first = rig.connect("a", holder(1, 1));
+    rig.detach_for(&first, Farewell::Clean, 10);
+    let brief =
+        Attach { expiry_secs: 0, will: Some(will("gone", "", 0)), ..attach("a", holder(1, 2)) };
+    rig.try_attach(brief).unwrap();
+    rig.run(withdraw(2, None));
+    assert_eq!(rig.owner.holder_of(&first.id), None);
+    rig.pass(9_999);
+    let again = rig.connect("a", holder(1, 3));
+    assert!(again.attached.session_present);
+    rig.run(withdraw(3, Some(0)));
+    assert!(!rig.connect("a", holder(1, 4)).attached.session_present, "it asked for the end");
+}
+
+#[test]
+fn a_connection_that_is_withdrawn_ends_the_session_that_it_began_and_nobody_elses() {
+    let mut rig = Rig::new();
+    let first = rig.connect("a", holder(1, 1));
+    rig.run(withdraw(1, None));
+    let second = rig.connect("a", holder(1, 2));
+    assert!(!second.attached.session_present);
+    assert_ne!(second.attached.session, first.attached.session);
+    rig.told();
+    rig.run(withdraw(1, None));
+    assert!(rig.owner.holder_of(&second.id).is_some());
+    assert_eq!(rig.answers(), []);
 }

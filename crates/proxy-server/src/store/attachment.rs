@@ -2,32 +2,45 @@
 //!
 //! ```text
 //! Asking ── Attached ──► Held ── close ──► Gone
-//!   │ close                ▲
-//!   ▼                      └ a new link: told again, with what has arrived
-//! Leaving ── Attached ──► Gone, and what was given is given back
+//!   │                     ▲ │ └ refused ──► Lost ── close ──► Gone
+//!   │ close               └─┘ a new link: told again, with what has arrived
+//!   └──────► Gone
 //! ```
+//! One that ends before it has heard what it was given is withdrawn: the store takes back what it has given to that
+//! connection, if it has. What was told in an earlier life of this proxy is lost with that life, and never told again.
 //! A clean session may be served while it still asks: see [`Attachment::serve_before_answer`].
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use cluster_rpc::frame::{
-    AttachCall, GroupPlace, Held, QueuePlace, SessionCall, SessionDelivery, SessionFarewell,
-    SessionRefusal,
+    AttachCall, GroupPlace, Held, Incarnation, QueuePlace, SessionCall, SessionDelivery,
+    SessionFarewell, SessionRefusal,
 };
 use cluster_rpc::{LinkEpoch, StoreLink};
-use mqtt_codec::{PacketId, SubscriptionId, SubscriptionOptions, TopicFilter, TopicName};
+use mqtt_codec::{
+    PacketId, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter, TopicName,
+};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::confirmations::{Confirmations, Recent};
 use super::departures::Departure;
-use super::{Answer, Attached, News};
-use crate::mailbox::Mailbox;
+use super::{Answer, Attached, News, Way};
+use crate::mailbox::{EndOrder, Mailbox};
 
 /// Bits of a request number that tell the requests of one connection apart; the others are its number.
 const ASK_BITS: u32 = 20;
+
+/// Most bytes of shared subscriptions that a `Reattach` says, with its will. The others follow it.
+const GROUPS_BYTES: usize = 8 << 20;
+
+/// Most shared subscriptions that one call says.
+const GROUPS: usize = 32_768;
+
+/// Most places that one call says.
+const PLACES: usize = 32_768;
 
 /// A request of one connection; never 0, which is its attach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,14 +87,25 @@ struct State {
     stage: Stage,
     /// The link on which the store was told of it last.
     link: Option<LinkEpoch>,
+    /// The life of this proxy in which that was.
+    life: Option<Incarnation>,
+    /// A `Reattach` is not answered: the epoch may be another one by now.
+    again: bool,
+    /// The client was not let in.
+    abandoned: bool,
+    /// Messages that may be unconfirmed, or whose end the store may have missed, at a time.
+    window: usize,
     /// Without an answer, in order.
     asked: VecDeque<(AskNumber, Ask)>,
     last_ask: u32,
     /// What has come from durable queues; most clean sessions have nothing from there.
     flow: Option<Box<Flow>>,
     /// Shared subscriptions of a clean session, which the store forgets when it is started anew.
-    shared: Vec<(TopicFilter, SubscriptionOptions, Option<SubscriptionId>)>,
+    shared: Vec<SharedFilter>,
 }
+
+/// A shared subscription.
+type SharedFilter = (TopicFilter, SubscriptionOptions, Option<SubscriptionId>);
 
 /// Who is to hear of the session.
 type Told = oneshot::Sender<Result<Attached, SessionRefusal>>;
@@ -91,8 +115,8 @@ enum Stage {
     /// `None` if the connection is served meanwhile.
     Asking(Option<Told>),
     Held(Held),
-    /// The connection has ended before the answer came.
-    Leaving(SessionFarewell, u32),
+    /// Refused after it was served. The store may count it as held all the same, if an answer was lost.
+    Lost,
     Gone,
 }
 
@@ -108,19 +132,8 @@ struct Flow {
     group: VecDeque<GroupPlace>,
     /// Confirmed, as many as the store can have missed.
     group_settled: VecDeque<GroupPlace>,
-    /// A link has broken, so that the store may send what has arrived already.
-    may_repeat: bool,
-}
-
-/// What is left to do when a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closing {
-    /// The store is to be told that this is over.
-    Detached(Held),
-    /// Nothing: the store has not heard of it, or has ended it.
-    Over,
-    /// The store will answer the attach.
-    Awaited,
+    /// Those of groups that had arrived when a link broke last: the store may send them again.
+    repeated: HashSet<GroupPlace, foldhash::fast::RandomState>,
 }
 
 /// What the answer to an attach leads to.
@@ -130,9 +143,7 @@ pub(super) enum Begun {
     Held,
     /// The connection must end: its session is not its own.
     Lost(SessionRefusal),
-    /// The connection has ended; what it was given goes back.
-    Returned(Departure),
-    /// The connection has ended, and was given nothing.
+    /// The connection has ended, or was given nothing.
     Over,
 }
 
@@ -141,6 +152,10 @@ impl Attachment {
         let state = State {
             stage: Stage::Asking(Some(told)),
             link: None,
+            life: None,
+            again: false,
+            abandoned: false,
+            window: usize::from(call.receive_maximum),
             asked: VecDeque::new(),
             last_ask: 0,
             flow: None,
@@ -175,42 +190,55 @@ impl Attachment {
         }
     }
 
-    /// Asks for the session on `link`, unless it was on this or a later one.
-    pub(super) fn begin(&self, to: &StoreLink, link: LinkEpoch) {
+    /// The client is not let in: its session is to be as it was before.
+    pub(crate) fn abandon(&self) {
+        self.state.lock().abandoned = true;
+    }
+
+    /// Asks for the session on this link, unless it was on this or a later one.
+    pub(super) fn begin(&self, to: &StoreLink, Way { link, life }: Way) {
         let mut state = self.state.lock();
         if state.link.is_none() {
-            state.link = Some(link);
+            (state.link, state.life) = (Some(link), Some(life));
             to.send(link, self.attach_call(&state));
         }
     }
 
-    /// Tells a new link all that one before it may have lost.
-    pub(super) fn begin_again(&self, to: &StoreLink, link: LinkEpoch) {
+    /// Tells a new link all that one before it may have lost. A connection of an earlier life of this proxy must end:
+    /// the store has ended it, and its session may be another one's.
+    pub(super) fn begin_again(&self, to: &StoreLink, Way { link, life }: Way) {
         let mut state = self.state.lock();
         if state.link >= Some(link) {
             return;
         }
         state.link = Some(link);
+        if state.life.replace(life).is_some_and(|told_in| told_in != life) {
+            state.stage = Stage::Gone;
+            return self.mailbox.order(EndOrder(ReasonCode::ServerShuttingDown));
+        }
         if let Some(flow) = &mut state.flow {
-            flow.may_repeat = true;
+            flow.repeated = flow.group.iter().chain(&flow.group_settled).copied().collect();
         }
         match state.stage {
-            Stage::Asking(_) | Stage::Leaving(..) => to.send(link, self.attach_call(&state)),
+            Stage::Asking(_) => to.send(link, self.attach_call(&state)),
             Stage::Held(held) => {
+                state.again = true;
                 to.send(link, self.reattach_call(&state, held));
-                self.tell_again(&state, held, to, link);
+                self.tell_again(&mut state, held, to, link);
             }
-            Stage::Gone => {}
+            Stage::Lost | Stage::Gone => {}
         }
     }
 
     /// The store has given the session, for the first time or again.
     pub(super) fn attached(&self, held: Held, attached: Attached, to: &StoreLink) -> Begun {
         let mut state = self.state.lock();
+        state.again = false;
+        state.widen(usize::from(self.call.receive_maximum) + attached.received.len());
         match std::mem::replace(&mut state.stage, Stage::Held(held)) {
             Stage::Asking(told) => {
                 if let Some(link) = state.link {
-                    self.tell_again(&state, held, to, link);
+                    self.tell_again(&mut state, held, to, link);
                 }
                 // Whoever waited may have given up a moment ago, which `close` deals with.
                 drop(told.map(|told| told.send(Ok(attached))));
@@ -220,16 +248,12 @@ impl Attachment {
                 if before != held
                     && let Some(link) = state.link
                 {
-                    self.tell_again(&state, held, to, link);
+                    self.tell_again(&mut state, held, to, link);
                 }
                 Begun::Held
             }
-            Stage::Leaving(farewell, expiry_secs) => {
-                state.stage = Stage::Gone;
-                Begun::Returned(Departure::new(held, farewell, expiry_secs))
-            }
-            Stage::Gone => {
-                state.stage = Stage::Gone;
+            stage @ (Stage::Lost | Stage::Gone) => {
+                state.stage = stage;
                 Begun::Over
             }
         }
@@ -237,13 +261,21 @@ impl Attachment {
 
     /// The store does not give the session, or not any more.
     pub(super) fn refused(&self, refusal: SessionRefusal) -> Begun {
-        match std::mem::replace(&mut self.state.lock().stage, Stage::Gone) {
+        let mut state = self.state.lock();
+        match std::mem::replace(&mut state.stage, Stage::Gone) {
             Stage::Asking(Some(told)) => {
                 drop(told.send(Err(refusal)));
                 Begun::Over
             }
-            Stage::Asking(None) | Stage::Held(_) => Begun::Lost(refusal),
-            Stage::Leaving(..) | Stage::Gone => Begun::Over,
+            Stage::Asking(None) => Begun::Lost(refusal),
+            Stage::Held(_) => {
+                state.stage = Stage::Lost;
+                Begun::Lost(refusal)
+            }
+            stage @ (Stage::Lost | Stage::Gone) => {
+                state.stage = stage;
+                Begun::Over
+            }
         }
     }
 
@@ -252,38 +284,44 @@ impl Attachment {
         matches!(self.state.lock().stage, Stage::Held(holds) if holds == held)
     }
 
-    /// The connection has ended: what is to be done.
-    pub(super) fn close(&self, farewell: SessionFarewell, expiry_secs: u32) -> Closing {
+    /// The connection has ended: what the store is to be told, in order. Nothing if it has not heard of it, or has
+    /// ended it.
+    pub(super) fn close(&self, farewell: SessionFarewell, expiry_secs: u32) -> Vec<Departure> {
         let mut state = self.state.lock();
         state.asked = VecDeque::new();
         state.flow = None;
-        match std::mem::replace(&mut state.stage, Stage::Gone) {
-            Stage::Held(held) => Closing::Detached(held),
-            Stage::Asking(_) if state.link.is_some() => {
-                state.stage = Stage::Leaving(farewell, expiry_secs);
-                Closing::Awaited
+        let withdrawn = || Departure::Withdrawn {
+            client: self.call.client.clone(),
+            connection: self.call.connection,
+            farewell,
+            expiry_secs: (!state.abandoned).then_some(expiry_secs),
+        };
+        let departures = match state.stage {
+            Stage::Held(_) if state.abandoned => vec![withdrawn()],
+            // The answer may give another epoch, and never come.
+            Stage::Held(held) if state.again => {
+                vec![Departure::Detached { held, farewell, expiry_secs }, withdrawn()]
             }
-            Stage::Asking(_) | Stage::Gone => Closing::Over,
-            stage @ Stage::Leaving(..) => {
-                state.stage = stage;
-                Closing::Awaited
-            }
-        }
+            Stage::Held(held) => vec![Departure::Detached { held, farewell, expiry_secs }],
+            Stage::Asking(_) if state.link.is_some() => vec![withdrawn()],
+            Stage::Lost => vec![withdrawn()],
+            Stage::Asking(_) | Stage::Gone => Vec::new(),
+        };
+        state.stage = Stage::Gone;
+        departures
     }
 
     /// Requests without an answer.
     pub(super) fn pending(&self) -> usize {
         let state = self.state.lock();
-        let asking = matches!(state.stage, Stage::Asking(_) | Stage::Leaving(..));
+        let asking = matches!(state.stage, Stage::Asking(_));
         state.asked.len() + usize::from(asking)
     }
 
     /// Asks something, now or when the session is there.
     pub(super) fn ask(&self, to: &StoreLink, ask: Ask) -> AskNumber {
         let mut state = self.state.lock();
-        state.last_ask = (state.last_ask + 1) % (1 << ASK_BITS);
-        state.last_ask = state.last_ask.max(1);
-        let number = AskNumber(state.last_ask);
+        let number = state.next_ask();
         if let (Stage::Held(held), Some(link)) = (&state.stage, state.link) {
             to.send(link, self.ask_call(*held, number, &ask));
         }
@@ -311,7 +349,7 @@ impl Attachment {
             (Stage::Held(held), Some(link)) => Some((*held, link)),
             _ => None,
         };
-        let flow = state.flow.get_or_insert_with(|| Box::new(Flow::new(self.call.receive_maximum)));
+        let flow = state.flow();
         flow.confirm(&confirmations);
         let Confirmations { settled, received, group } = confirmations;
         let Some((held, link)) = told else {
@@ -347,7 +385,7 @@ impl Attachment {
         if delivery.qos == mqtt_codec::QoS::AtMostOnce {
             return true;
         }
-        let flow = state.flow.get_or_insert_with(|| Box::new(Flow::new(self.call.receive_maximum)));
+        let flow = state.flow();
         match delivery.group {
             Some(place) if flow.knows(place) => false,
             Some(place) => {
@@ -370,7 +408,7 @@ impl Attachment {
     fn call(&self, state: &State) -> AttachCall {
         let served_ms = match state.stage {
             Stage::Asking(Some(_)) => 0,
-            Stage::Asking(None) | Stage::Held(_) | Stage::Leaving(..) | Stage::Gone => {
+            Stage::Asking(None) | Stage::Held(_) | Stage::Lost | Stage::Gone => {
                 u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
             }
         };
@@ -380,32 +418,53 @@ impl Attachment {
     fn reattach_call(&self, state: &State, held: Held) -> SessionCall {
         let group_deliveries =
             state.flow.iter().flat_map(|flow| flow.group.iter().chain(&flow.group_settled));
+        let first = self.groups_of_reattach(state);
         SessionCall::Reattach {
             request: self.request(0),
             attach: Box::new(self.call(state)),
             held,
             received_up_to: state.flow.as_ref().map_or(QueuePlace(0), |flow| flow.arrived),
-            group_deliveries: group_deliveries.copied().collect(),
-            groups: state.shared.clone(),
+            // What else had arrived is told as confirmed, and not taken twice.
+            group_deliveries: group_deliveries.take(2 * PLACES).copied().collect(),
+            groups: state.shared[..first].to_vec(),
         }
     }
 
+    /// How many of the shared subscriptions are said with the `Reattach`.
+    fn groups_of_reattach(&self, state: &State) -> usize {
+        let mut bytes = self.call.will.as_ref().map_or(0, |will| will.message.payload.len());
+        let fits = |(filter, ..): &&SharedFilter| {
+            bytes += filter.as_str().len() + 24;
+            bytes <= GROUPS_BYTES
+        };
+        state.shared.iter().take(GROUPS).take_while(fits).count()
+    }
+
     /// Says again what has no answer.
-    fn tell_again(&self, state: &State, held: Held, to: &StoreLink, link: LinkEpoch) {
-        if let Some(flow) = &state.flow {
-            let settled: Vec<QueuePlace> = flow.settled.places().collect();
-            let received: Vec<QueuePlace> = flow.received.iter().copied().collect();
-            if !settled.is_empty() || !received.is_empty() {
-                to.send(link, SessionCall::Acknowledge { held, settled, received });
-            }
-            if !flow.group_settled.is_empty() {
-                let settled = flow.group_settled.iter().copied().collect();
-                to.send(link, SessionCall::AcknowledgeGroup { held, settled });
-            }
+    fn tell_again(&self, state: &mut State, held: Held, to: &StoreLink, link: LinkEpoch) {
+        for call in state.flow.iter().flat_map(|flow| flow.confirmed(held)) {
+            to.send(link, call);
+        }
+        // Nobody waits for the answers.
+        let number = state.next_ask();
+        for ask in self.more_groups(state) {
+            to.send(link, self.ask_call(held, number, &ask));
         }
         for (number, ask) in &state.asked {
             to.send(link, self.ask_call(held, *number, ask));
         }
+    }
+
+    /// Subscriptions to the groups that had no room in the `Reattach`.
+    fn more_groups(&self, state: &State) -> impl Iterator<Item = Ask> {
+        /// As many of the longest filters are half of what a `Reattach` says.
+        const IN_A_CALL: usize = 64;
+        let left = &state.shared[self.groups_of_reattach(state)..];
+        let runs = left.chunk_by(|one, next| one.2 == next.2);
+        runs.flat_map(|run| run.chunks(IN_A_CALL)).map(|run| Ask::Subscribe {
+            filters: run.iter().map(|(filter, options, _)| (filter.clone(), *options)).collect(),
+            subscription_id: run[0].2,
+        })
     }
 
     fn request(&self, number: u32) -> u64 {
@@ -435,6 +494,23 @@ pub(super) fn asker(request: u64) -> (u64, Option<AskNumber>) {
 }
 
 impl State {
+    fn next_ask(&mut self) -> AskNumber {
+        self.last_ask = ((self.last_ask + 1) % (1 << ASK_BITS)).max(1);
+        AskNumber(self.last_ask)
+    }
+
+    /// So many messages may be unconfirmed at a time: the client's window, and what was received before.
+    fn widen(&mut self, window: usize) {
+        self.window = self.window.max(window);
+        if let Some(flow) = &mut self.flow {
+            flow.settled.widen(self.window);
+        }
+    }
+
+    fn flow(&mut self) -> &mut Flow {
+        self.flow.get_or_insert_with(|| Box::new(Flow::new(self.window)))
+    }
+
     /// Keeps the list of shared subscriptions in step with what the store has answered.
     fn note_shared(&mut self, ask: Ask, answer: &Answer) {
         let Answer::Reasons(reasons) = answer else {
@@ -457,14 +533,14 @@ impl State {
 }
 
 impl Flow {
-    fn new(receive_maximum: u16) -> Self {
+    fn new(window: usize) -> Self {
         Self {
             arrived: QueuePlace(0),
             received: VecDeque::new(),
-            settled: Recent::new(receive_maximum),
+            settled: Recent::new(window),
             group: VecDeque::new(),
             group_settled: VecDeque::new(),
-            may_repeat: false,
+            repeated: HashSet::default(),
         }
     }
 
@@ -486,7 +562,33 @@ impl Flow {
     }
 
     fn knows(&self, place: GroupPlace) -> bool {
-        self.may_repeat && (self.group.contains(&place) || self.group_settled.contains(&place))
+        self.repeated.contains(&place)
+    }
+
+    /// What the store may not have heard of this.
+    fn confirmed(&self, held: Held) -> impl Iterator<Item = SessionCall> {
+        let settled: Vec<QueuePlace> = self.settled.places().collect();
+        let received: Vec<QueuePlace> = self.received.iter().copied().collect();
+        let group: Vec<GroupPlace> = self.group_settled.iter().copied().collect();
+        let calls = |places: Vec<QueuePlace>, call: fn(Held, Vec<QueuePlace>) -> SessionCall| {
+            let chunks: Vec<_> = places.chunks(PLACES).map(<[QueuePlace]>::to_vec).collect();
+            chunks.into_iter().map(move |places| call(held, places))
+        };
+        let of_group: Vec<_> = group.chunks(PLACES).map(<[GroupPlace]>::to_vec).collect();
+        let settled = calls(settled, |held, settled| SessionCall::Acknowledge {
+            held,
+            settled,
+            received: Vec::new(),
+        });
+        let received = calls(received, |held, received| SessionCall::Acknowledge {
+            held,
+            settled: Vec::new(),
+            received,
+        });
+        let of_group = of_group
+            .into_iter()
+            .map(move |settled| SessionCall::AcknowledgeGroup { held, settled });
+        settled.chain(received).chain(of_group)
     }
 }
 

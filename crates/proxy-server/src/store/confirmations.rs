@@ -41,15 +41,20 @@ impl Confirmations {
 pub(crate) struct Recent {
     /// Runs of places in the order they were told, first and last place.
     runs: VecDeque<(u64, u64)>,
-    places: u64,
-    capacity: u64,
+    places: usize,
+    capacity: usize,
 }
 
 impl Recent {
     /// Nothing told.
     #[must_use]
-    pub(crate) fn new(capacity: u16) -> Self {
-        Self { runs: VecDeque::new(), places: 0, capacity: u64::from(capacity) }
+    pub(crate) fn new(capacity: usize) -> Self {
+        Self { runs: VecDeque::new(), places: 0, capacity }
+    }
+
+    /// The store can have missed so many.
+    pub(crate) fn widen(&mut self, capacity: usize) {
+        self.capacity = self.capacity.max(capacity);
     }
 
     /// `place` is told.
@@ -74,7 +79,7 @@ impl Recent {
     /// Most places.
     #[must_use]
     pub(crate) fn capacity(&self) -> usize {
-        usize::try_from(self.capacity).unwrap_or(usize::MAX)
+        self.capacity
     }
 
     /// What to tell again.

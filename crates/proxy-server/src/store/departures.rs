@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{Held, SessionCall, SessionFarewell};
+use mqtt_codec::ClientId;
 
 /// How long an end is repeated after it was said last, while the link lasts.
 const REPEATED_FOR: Duration = Duration::from_secs(60);
@@ -16,11 +17,28 @@ const REPEATED_FOR: Duration = Duration::from_secs(60);
 const KEPT: usize = 131_072;
 
 /// The end of one connection.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Departure {
-    held: Held,
-    farewell: SessionFarewell,
-    expiry_secs: u32,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// It had this session.
+    Detached {
+        /// What it had.
+        held: Held,
+        /// How it ended.
+        farewell: SessionFarewell,
+        /// Session expiry as it is now, in seconds.
+        expiry_secs: u32,
+    },
+    /// It may have been given the session of this client.
+    Withdrawn {
+        /// Whose session.
+        client: ClientId,
+        /// Its number.
+        connection: u64,
+        /// How it ended.
+        farewell: SessionFarewell,
+        /// Session expiry as it is now, in seconds; `None` for what it was before.
+        expiry_secs: Option<u32>,
+    },
 }
 
 /// Ends in the order they came.
@@ -31,37 +49,50 @@ pub(crate) struct Departures {
 }
 
 impl Departure {
-    /// A connection that held `held` ended so.
-    #[must_use]
-    pub(crate) const fn new(held: Held, farewell: SessionFarewell, expiry_secs: u32) -> Self {
-        Self { held, farewell, expiry_secs }
-    }
-
     /// How it is said.
     #[must_use]
-    pub(crate) const fn call(self) -> SessionCall {
-        let Self { held, farewell, expiry_secs } = self;
-        SessionCall::Detach { held, farewell, expiry_secs }
+    pub(crate) fn call(&self) -> SessionCall {
+        match self.clone() {
+            Self::Detached { held, farewell, expiry_secs } => {
+                SessionCall::Detach { held, farewell, expiry_secs }
+            }
+            Self::Withdrawn { client, connection, farewell, expiry_secs } => {
+                SessionCall::Withdraw { client, connection, farewell, expiry_secs }
+            }
+        }
     }
 }
 
 impl Departures {
     /// Keeps an end that was said at `said`, or could not be.
     pub(crate) fn push(&mut self, departure: Departure, said: Option<Instant>, now: Instant) {
-        let is_old = |said: Option<Instant>| said.is_some_and(|at| now >= at + REPEATED_FOR);
-        while self.kept.front().is_some_and(|&(_, said)| is_old(said)) || self.kept.len() >= KEPT {
+        let is_old = |&(_, said): &(Departure, Option<Instant>)| is_old(said, now);
+        while self.kept.front().is_some_and(is_old) || self.kept.len() >= KEPT {
             self.kept.pop_front();
         }
         self.kept.push_back((departure, said));
     }
 
+    /// The link on which they were said is broken: what was said on it lately may not have arrived.
+    pub(crate) fn unsay(&mut self, now: Instant) {
+        self.kept.retain(|&(_, said)| !is_old(said, now));
+        for (_, said) in &mut self.kept {
+            *said = None;
+        }
+    }
+
     /// All that are kept, for a new link on which they are said `now`.
-    pub(crate) fn repeat(&mut self, now: Instant) -> impl Iterator<Item = Departure> {
+    pub(crate) fn repeat(&mut self, now: Instant) -> impl Iterator<Item = &Departure> {
         self.kept.iter_mut().map(move |(departure, said)| {
-            said.get_or_insert(now);
-            *departure
+            *said = Some(now);
+            &*departure
         })
     }
+}
+
+/// Whether a link that is still there has carried it for sure.
+fn is_old(said: Option<Instant>, now: Instant) -> bool {
+    said.is_some_and(|at| now >= at + REPEATED_FOR)
 }
 
 #[cfg(test)]
@@ -72,11 +103,15 @@ mod tests {
 
     fn departure(number: u64) -> Departure {
         let held = Held { session: SessionNumber(number), epoch: SessionEpoch(1) };
-        Departure::new(held, SessionFarewell::Clean, 0)
+        Departure::Detached { held, farewell: SessionFarewell::Clean, expiry_secs: 0 }
     }
 
     fn repeated(departures: &mut Departures, now: Instant) -> Vec<u64> {
-        departures.repeat(now).map(|departure| departure.held.session.0).collect()
+        let number = |departure: &Departure| match departure {
+            Departure::Detached { held, .. } => held.session.0,
+            Departure::Withdrawn { connection, .. } => *connection,
+        };
+        departures.repeat(now).map(number).collect()
     }
 
     #[test]
@@ -87,6 +122,21 @@ mod tests {
         departures.push(departure(2), Some(later), later);
         assert_eq!(repeated(&mut departures, later), [2]);
         assert_eq!(repeated(&mut departures, later), [2]);
+    }
+
+    #[test]
+    fn an_end_that_was_said_on_a_link_that_broke_is_kept_for_as_long_as_no_link_is_there() {
+        let (mut departures, now) = (Departures::default(), Instant::now());
+        departures.push(departure(1), Some(now), now);
+        departures.unsay(now);
+        let later = now + 2 * REPEATED_FOR;
+        departures.push(departure(2), None, later);
+        assert_eq!(repeated(&mut departures, later), [1, 2]);
+        departures.unsay(later);
+        let last = later + 2 * REPEATED_FOR;
+        assert_eq!(repeated(&mut departures, last), [1, 2]);
+        departures.unsay(last + REPEATED_FOR);
+        assert_eq!(repeated(&mut departures, last + REPEATED_FOR), [0; 0]);
     }
 
     #[test]

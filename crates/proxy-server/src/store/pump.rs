@@ -10,7 +10,7 @@ use mqtt_session::{Delivery, DeliverySource};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::attachment::{Attachment, Begun, asker};
-use super::{Answer, Attached, LAST_CALL, News, Store, slot_of};
+use super::{Answer, Attached, LAST_CALL, News, Store, Way, slot_of};
 use crate::fanout::count;
 use crate::mailbox::EndOrder;
 use crate::metrics::{Metrics, Tally};
@@ -22,12 +22,13 @@ pub(crate) async fn pump(store: Arc<Store>, metrics: Metrics, mut events: StoreE
     let mut _telling = None;
     while let Some(event) = events.next().await {
         match event {
-            StoreEvent::Up { link, .. } => {
+            StoreEvent::Up { link, life, .. } => {
                 tracing::info!("the store is there");
-                store.handle_up(link);
+                let way = Way { link, life };
+                store.handle_up(way);
                 // Beside this task, which must go on taking answers.
                 let store = Arc::clone(&store);
-                let telling = async move { store.tell_again(link).await };
+                let telling = async move { store.tell_again(way).await };
                 _telling = Some(AbortOnDropHandle::new(tokio::spawn(telling)));
             }
             StoreEvent::Down => {
@@ -61,12 +62,7 @@ fn handle_answer(store: &Store, answer: SessionAnswer) {
         }
         SessionAnswer::Begun { request, key } => give(store, request, Answer::Begun(key)),
         SessionAnswer::Released { request } => give(store, request, Answer::Released),
-        SessionAnswer::Retained { request: LAST_CALL, .. } => {
-            if let Some(settled) = store.standing.lock().settled.take() {
-                // Whoever waited may have given up.
-                settled.send(()).ok();
-            }
-        }
+        SessionAnswer::Retained { request: LAST_CALL, .. } => store.settled(),
         SessionAnswer::Retained { request, messages, next } => {
             give(store, request, Answer::Retained { messages, next });
         }
@@ -100,6 +96,9 @@ fn handle_attached(store: &Store, request: u64, held: Held, attached: Attached) 
 }
 
 fn handle_refused(store: &Store, request: u64, refusal: SessionRefusal) {
+    if request == LAST_CALL {
+        return store.settled();
+    }
     match asker(request) {
         (_, Some(_)) => give(store, request, Answer::Refused(refusal)),
         (connection, None) => {
@@ -114,10 +113,6 @@ fn finish(store: &Store, attachment: &Attachment, answer: impl FnOnce(&Store) ->
     match answer(store) {
         Begun::Held => {}
         Begun::Lost(refusal) => attachment.mailbox().order(EndOrder(ended_by(refusal))),
-        Begun::Returned(departure) => {
-            store.forget(attachment);
-            store.depart(departure);
-        }
         Begun::Over => store.forget(attachment),
     }
 }

@@ -51,6 +51,12 @@ fn group(group: u64, place: u64) -> GroupPlace {
 fn calls() -> Vec<SessionCall> {
     let will = Will { message: message(QoS::ExactlyOnce), delay_secs: 5 };
     let detach = |farewell| SessionCall::Detach { held: HELD, farewell, expiry_secs: 9 };
+    let withdraw = |expiry_secs| SessionCall::Withdraw {
+        client: ClientId::new("client").unwrap(),
+        connection: 300,
+        farewell: SessionFarewell::Clean,
+        expiry_secs,
+    };
     let acknowledge = |settled, received| SessionCall::Acknowledge {
         held: HELD,
         settled: places(settled),
@@ -78,6 +84,8 @@ fn calls() -> Vec<SessionCall> {
         detach(SessionFarewell::Clean),
         detach(SessionFarewell::Abnormal),
         detach(SessionFarewell::ProxyStops),
+        withdraw(None),
+        withdraw(Some(0)),
         SessionCall::Subscribe {
             request: 4,
             held: HELD,
@@ -139,7 +147,7 @@ fn frames_to_the_store_survive_the_wire() {
     survives([
         SessionUp::Open(member("p")),
         SessionUp::Calls(calls()),
-        SessionUp::Calls(vec![calls().remove(8)]),
+        SessionUp::Calls(vec![calls().remove(10)]),
     ]);
 }
 

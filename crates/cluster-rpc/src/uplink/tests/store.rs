@@ -33,8 +33,9 @@ impl Client {
 
     async fn up(&mut self, sessions: &Sessions, fake: &Fake) -> LinkEpoch {
         sessions.send(SessionDown::Opened(fake.member())).await;
-        let StoreEvent::Up { link, store } = self.event().await else { panic!("not up") };
+        let StoreEvent::Up { link, store, life } = self.event().await else { panic!("not up") };
         assert_eq!(store, fake.member());
+        assert_eq!(life, self.proxy.uplink.status().incarnation);
         link
     }
 }

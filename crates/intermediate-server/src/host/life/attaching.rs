@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{Held as SessionOf, SessionAnswer, SessionRefusal, SessionRevocation};
 use mqtt_codec::ClientId;
-use partition::{Command, Holder, SessionId, Store};
+use partition::{Command, Holder, SessionId, Store, Withdraw};
 
 use super::{About, Life, Request};
 use crate::host::attach::{Answers, Asked, Due, Held, Verdict};
 use crate::host::calls;
+use crate::host::lines::LineId;
 
 /// When a connection began whose client was served for `served_ms` when it was asked for `now`.
 pub(super) fn began(served_ms: u64, now: Instant) -> Instant {
@@ -31,6 +32,23 @@ impl<S: Store> Life<S> {
         let refusal = SessionRefusal::Contested;
         let answer = SessionAnswer::Refused { request: asked.request, refusal };
         self.lines.answer(asked.line, answer);
+    }
+
+    /// A connection is over that may not know what it was given, or waits for it.
+    pub(super) fn withdraw(&mut self, line: LineId, withdraw: Withdraw, now: Instant) {
+        let Withdraw { client, holder, .. } = &withdraw;
+        if let Some(asked) = self.attaches.withdraw(client, *holder) {
+            self.contest(&asked);
+        }
+        let held = self.owner.holder_of(client).filter(|(by, ..)| by == holder);
+        let unix = self.around.clock.unix(now);
+        self.owner.handle(Command::Withdraw(Box::new(withdraw)), unix);
+        if let Some((_, session, epoch)) = held {
+            if let Some(open) = self.lines.line_mut(line) {
+                open.detach(session, epoch);
+            }
+            self.after_detach(session, now);
+        }
     }
 
     /// A session has no connection any more: whoever waited for that gets it.

@@ -21,10 +21,16 @@ impl<S: Store> Life<S> {
         match effect {
             Effect::Attached(attached) => {
                 let Some(request) = self.asked(attached.request) else { return };
+                // It may have ended before it could be told.
+                let is_held = self.owner.is_held(attached.session, attached.epoch);
                 if let (About::Connection(connection), Some(line)) =
                     (request.about, self.lines.line_mut(request.line))
                 {
-                    line.attach(attached.session, attached.epoch, connection);
+                    if is_held {
+                        line.attach(attached.session, attached.epoch, connection);
+                    } else {
+                        line.refuse(connection);
+                    }
                 }
                 let answer = calls::attached(request.number, *attached);
                 self.lines.answer(request.line, answer);

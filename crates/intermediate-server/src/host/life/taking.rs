@@ -10,7 +10,7 @@ use cluster_rpc::{Deliveries, origin_of};
 use mqtt_codec::{TopicFilter, TopicName};
 use partition::{
     Acknowledge, Begin, Command, Detach, Holder, OnceKey, ProxyId, PublishToken, Release,
-    RequestId, SessionId, Store, Subscribe, UnixMillis, Unsubscribe,
+    RequestId, SessionId, Store, Subscribe, UnixMillis, Unsubscribe, Withdraw,
 };
 
 use super::attaching::began;
@@ -109,6 +109,11 @@ impl<S: Store> Life<S> {
                     }
                     self.after_detach(session, now);
                 }
+                SessionCall::Withdraw { client, connection, farewell, expiry_secs } => {
+                    let holder = Holder { proxy, connection };
+                    let farewell = calls::farewell(farewell);
+                    self.withdraw(line, Withdraw { client, holder, farewell, expiry_secs }, now);
+                }
                 SessionCall::ReadRetained { request, filter, after, limit } => {
                     self.read_page(line, PageCall { request, filter, after, limit }, unix);
                 }
@@ -143,6 +148,7 @@ impl<S: Store> Life<S> {
             SessionCall::Attach { .. }
             | SessionCall::Reattach { .. }
             | SessionCall::Detach { .. }
+            | SessionCall::Withdraw { .. }
             | SessionCall::Subscribe { .. }
             | SessionCall::Unsubscribe { .. }
             | SessionCall::Begin { .. }
@@ -196,6 +202,7 @@ impl<S: Store> Life<S> {
             }
             SessionCall::Attach { .. }
             | SessionCall::Detach { .. }
+            | SessionCall::Withdraw { .. }
             | SessionCall::Acknowledge { .. }
             | SessionCall::AcknowledgeGroup { .. }
             | SessionCall::ReadRetained { .. } => return,

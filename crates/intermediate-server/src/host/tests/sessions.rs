@@ -109,6 +109,35 @@ async fn a_connection_that_was_served_without_the_store_ends_no_newer_one_but_an
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_withdrawn_before_it_has_its_session_takes_it_from_nobody() {
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let withdraw = |connection| SessionCall::Withdraw {
+        client: client("c", connection).client,
+        connection,
+        farewell: SessionFarewell::Clean,
+        expiry_secs: None,
+    };
+    // In one frame: the end is here before the answer to the beginning is out.
+    let request = p.ask_attach(client("c", 1));
+    p.tell(withdraw(1));
+    p.attached(request).await;
+    let newer = q.attach(client("c", 2)).await;
+    assert!(!newer.session_present);
+    p.tell(withdraw(1));
+
+    // One that waits for the holder's last word.
+    let request = p.ask_attach(client("c", 3));
+    q.answer_where(is_revoked).await;
+    p.tell(withdraw(3));
+    let refusal = SessionRefusal::Contested;
+    assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal });
+    q.detach(newer.held, SessionFarewell::Abnormal);
+    assert!(q.attach(client("c", 4)).await.session_present);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_does_not_wait_for_ever_and_the_newest_wins() {
     let rig = Rig::start().await;
     let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
