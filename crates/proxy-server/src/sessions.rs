@@ -15,6 +15,7 @@ use dashmap::mapref::entry::Entry;
 use mqtt_codec::{ClientId, ReasonCode, TopicFilter};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::Instant;
 
 use crate::mailbox::{EndOrder, Mailbox, QueueLimits};
@@ -68,6 +69,37 @@ struct Slot {
     since: Arrival,
     /// The newest connection that waits for this one to end.
     heir: Option<Arrival>,
+    /// Tells those who wait that this connection has ended or that there is another heir; made for the first of them.
+    changed: Option<Arc<Notify>>,
+}
+
+impl Slot {
+    fn new(handle: Arc<SessionHandle>, since: Arrival) -> Self {
+        Self { handle, since, heir: None, changed: None }
+    }
+
+    /// Becomes ready with the next change.
+    fn next_change(&mut self) -> OwnedNotified {
+        Arc::clone(self.changed.get_or_insert_default()).notified_owned()
+    }
+
+    fn tell_change(&self) {
+        if let Some(changed) = &self.changed {
+            changed.notify_waiters();
+        }
+    }
+
+    /// Makes the connection that came at `arrival` the heir, unless a later one is there.
+    fn inherit(&mut self, arrival: Arrival) -> Result<(), OpenError> {
+        if arrival < self.since || self.heir.is_some_and(|heir| arrival < heir) {
+            return Err(OpenError::Superseded);
+        }
+        if self.heir.replace(arrival).is_some_and(|heir| heir < arrival) {
+            // The heir so far learns that it is none any more.
+            self.tell_change();
+        }
+        Ok(())
+    }
 }
 
 /// How often an identifier has changed hands lately.
@@ -85,8 +117,6 @@ pub(crate) struct Sessions {
     contests: Mutex<HashMap<ClientId, Contest>>,
     /// Takeovers that had to wait.
     contested: AtomicU64,
-    /// Told when something has changed for those who wait for a connection to end.
-    changed: Notify,
     next_key: AtomicU64,
     next_arrival: AtomicU64,
     limits: QueueLimits,
@@ -97,7 +127,7 @@ const CONTESTS: usize = 4096;
 
 enum Attempt {
     Opened(Arc<SessionHandle>),
-    Busy(Arc<Mailbox>),
+    Busy(Arc<Mailbox>, OwnedNotified),
 }
 
 impl Sessions {
@@ -108,7 +138,6 @@ impl Sessions {
             slots: DashMap::default(),
             contests: Mutex::default(),
             contested: AtomicU64::new(0),
-            changed: Notify::new(),
             next_key: AtomicU64::new(1),
             next_arrival: AtomicU64::new(1),
             limits,
@@ -121,12 +150,9 @@ impl Sessions {
         let deadline = Instant::now() + TAKEOVER_PATIENCE;
         let mut order_at = None;
         loop {
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            let older = match self.attempt(client_id, arrival)? {
+            let (older, changed) = match self.attempt(client_id, arrival)? {
                 Attempt::Opened(handle) => return Ok(handle),
-                Attempt::Busy(mailbox) => mailbox,
+                Attempt::Busy(mailbox, changed) => (mailbox, changed),
             };
             let now = Instant::now();
             let order_at = *order_at.get_or_insert_with(|| now + self.pause(client_id, now));
@@ -145,28 +171,15 @@ impl Sessions {
         match self.slots.entry(client_id.clone()) {
             Entry::Vacant(vacant) => {
                 let handle = self.new_handle(client_id);
-                let slot = Slot { handle: Arc::clone(&handle), since: arrival, heir: None };
-                vacant.insert(slot);
+                vacant.insert(Slot::new(Arc::clone(&handle), arrival));
                 Ok(Attempt::Opened(handle))
             }
             Entry::Occupied(mut occupied) => {
                 let slot = occupied.get_mut();
-                self.inherit(slot, arrival)?;
-                Ok(Attempt::Busy(Arc::clone(&slot.handle.mailbox)))
+                slot.inherit(arrival)?;
+                Ok(Attempt::Busy(Arc::clone(&slot.handle.mailbox), slot.next_change()))
             }
         }
-    }
-
-    /// Makes the connection that came at `arrival` the heir of a slot, unless a later one is there.
-    fn inherit(&self, slot: &mut Slot, arrival: Arrival) -> Result<(), OpenError> {
-        if arrival < slot.since || slot.heir.is_some_and(|heir| arrival < heir) {
-            return Err(OpenError::Superseded);
-        }
-        if slot.heir.replace(arrival).is_some_and(|heir| heir < arrival) {
-            // The heir so far learns that it is none any more.
-            self.changed.notify_waiters();
-        }
-        Ok(())
     }
 
     /// Counts a takeover, and says how long it has to wait.
@@ -202,8 +215,10 @@ impl Sessions {
 
     /// The connection of `handle` ended.
     pub(crate) fn remove(&self, handle: &SessionHandle) {
-        self.slots.remove_if(&handle.client_id, |_, slot| slot.handle.key == handle.key);
-        self.changed.notify_waiters();
+        let is_it = |_: &ClientId, slot: &Slot| slot.handle.key == handle.key;
+        if let Some((_, slot)) = self.slots.remove_if(&handle.client_id, is_it) {
+            slot.tell_change();
+        }
     }
 
     /// Tells every connection to end.

@@ -1,5 +1,8 @@
 //! Who gets a client identifier.
 
+use std::pin::pin;
+use std::task::{Context, Wake, Waker};
+
 use super::*;
 use crate::mailbox::WhenFull;
 
@@ -36,16 +39,43 @@ async fn of_several_connections_that_wait_for_an_identifier_the_last_one_gets_it
 #[tokio::test]
 async fn a_connection_that_waits_does_not_end_a_later_one() {
     let sessions = sessions();
-    let first = sessions.open(&id("a")).await.expect("nobody has it");
+    sessions.open(&id("a")).await.expect("nobody has it");
     let older = waiter(&sessions);
     tokio::task::yield_now().await;
     // The older one is not told before the later one has the identifier.
-    sessions.slots.remove(&id("a")).expect("it is there");
+    let (_, ended) = sessions.slots.remove(&id("a")).expect("it is there");
     let _later = sessions.open(&id("a")).await.expect("nobody has it");
-    sessions.remove(&first);
+    ended.tell_change();
     let older = older.await.expect("no panic");
     assert_eq!(older.expect_err("a later one is there"), OpenError::Superseded);
     assert_eq!(sessions.len(), 1);
+}
+
+/// Counts how often a task is woken.
+#[derive(Default)]
+struct Woken(AtomicU64);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_is_woken_by_the_end_of_the_one_it_waits_for_alone() {
+    let sessions = sessions();
+    let [a, b] = ["a", "b"].map(id);
+    let other = sessions.open(&b).await.expect("nobody has it");
+    let older = sessions.open(&a).await.expect("nobody has it");
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut newer = pin!(sessions.open(&a));
+    assert!(newer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    sessions.remove(&other);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0);
+    sessions.remove(&older);
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    newer.await.expect("nobody has it any more");
 }
 
 #[test]
