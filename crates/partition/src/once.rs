@@ -8,6 +8,7 @@ use bytes::Bytes;
 use hashbrown::HashSet;
 
 use crate::id::{OnceKey, PartitionId, UnixMillis};
+use crate::partition::Left;
 use crate::row::{decode_number, encode_number, once_key, partition_key};
 use crate::store::{Batch, Store, StoreError, Table};
 
@@ -17,6 +18,8 @@ const KNOWN_SECS: u32 = 24 * 60 * 60;
 const LOOKS_PER_KEY: usize = 3;
 /// And at least so many, each time.
 const FEWEST_LOOKS: usize = 16;
+/// And not more.
+const MOST_LOOKS: usize = 2048;
 
 /// Of one partition.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub(crate) struct Once {
     fresh: HashSet<OnceKey, foldhash::fast::RandomState>,
     /// Where the next look for what is over begins.
     position: Vec<u8>,
-    /// Keys since the last look.
+    /// Keys for which nothing was looked at yet.
     came: usize,
 }
 
@@ -67,15 +70,15 @@ impl Once {
         }
     }
 
-    /// Deletes some of what is over.
+    /// Deletes some of what is over. Whether there is more to look at.
     pub(crate) fn expire_some(
         &mut self,
         now: UnixMillis,
         store: &dyn Store,
         batch: &mut Batch,
-    ) -> Result<(), StoreError> {
-        let mut looks = (self.came * LOOKS_PER_KEY).max(FEWEST_LOOKS);
-        self.came = 0;
+    ) -> Result<Left, StoreError> {
+        let mut looks = (self.came * LOOKS_PER_KEY).clamp(FEWEST_LOOKS, MOST_LOOKS);
+        self.came = self.came.saturating_sub(looks.div_ceil(LOOKS_PER_KEY));
         let (mut damaged, mut next) = (None, None);
         let prefix = partition_key(self.partition);
         store.scan(Table::Once, &prefix, &self.position, &mut |key, value| {
@@ -91,7 +94,12 @@ impl Once {
             }
             damaged.is_none()
         })?;
+        if next.is_none() {
+            // All were looked at.
+            self.came = 0;
+        }
         self.position = next.unwrap_or_else(|| prefix.to_vec());
-        damaged.map_or(Ok(()), Err)
+        let left = if self.came == 0 { Left::Nothing } else { Left::Something };
+        damaged.map_or(Ok(left), Err)
     }
 }

@@ -60,6 +60,8 @@ pub struct Owner<S> {
     pace: WillPace,
     paced_until: UnixMillis,
     keys_due: UnixMillis,
+    /// Partitions in which keys are to be looked through now.
+    keys_left: usize,
     dropped: Dropped,
     wills: u64,
     refused: u64,
@@ -146,6 +148,7 @@ impl<S: Store> Owner<S> {
             pace,
             paced_until: UnixMillis(0),
             keys_due: now,
+            keys_left: 0,
             dropped: Dropped::default(),
             wills: 0,
             refused: 0,
@@ -165,6 +168,7 @@ impl<S: Store> Owner<S> {
     pub fn handle(&mut self, command: Command, now: UnixMillis) {
         let stamp = self.stamp(now);
         let first = self.changes.effects.len();
+        self.finish_burial(&command, stamp);
         let result = self.apply(command, stamp).and_then(|()| self.settle(first, stamp));
         self.note(result);
     }
@@ -265,13 +269,17 @@ impl<S: Store> Owner<S> {
         self.now = self.now.max(now);
         let mut left = bytes;
         while left > 0 {
-            let Some(what) = self.ready.pop(proxy) else { return Ok(More::No) };
+            let Some(what) = self.ready.pop(proxy) else { break };
             let mut turn = left.min(TURN_BYTES);
             let before = turn;
             if self.take(proxy, what, &mut turn, into)? == Taken::Some {
                 self.ready.put_back(proxy, what);
             }
             left -= before - turn;
+        }
+        if !self.changes.forwards.is_empty() {
+            let stamp = self.stamp(now);
+            self.settle(0, stamp)?;
         }
         Ok(if self.ready.is_empty(proxy) { More::No } else { More::Yes })
     }

@@ -35,6 +35,7 @@ mod shared;
 mod subscribe;
 
 pub(crate) use deliver::Taken;
+pub(crate) use flush::Left;
 
 /// The state of a partition.
 #[derive(Debug)]

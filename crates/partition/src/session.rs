@@ -150,7 +150,12 @@ impl Session {
 
     /// Whether there may be rows of its queue.
     pub(crate) fn has_chunks(&self) -> bool {
-        self.pending.is_some() || self.queue.cursor().swept < self.queue.committed()
+        self.pending.is_some() || self.queue.swept() < self.queue.committed()
+    }
+
+    /// Whether it is owed retained messages.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| !more.scans.is_empty())
     }
 
     /// Whether there is something that its connection may be given.

@@ -16,12 +16,14 @@ use crate::row::EntryHead;
 pub(crate) const MOST_IN_FLIGHT_BYTES: u64 = 4 << 20;
 /// The places in flight to one client lie less than this apart.
 pub(crate) const MOST_SPAN: u64 = 16_384;
-/// More bytes are not kept in memory of one queue.
-const MOST_BYTES: u64 = 8 << 20;
+/// More bytes are not kept in memory of one queue beside those in flight, unless it is a single message.
+const MOST_BYTES: u64 = 1 << 20;
 /// QoS 0 messages that wait for one client.
 const MOST_QOS0: usize = 1_000;
-/// And their bytes.
+/// Once they have so many bytes no more are taken.
 const MOST_QOS0_BYTES: u64 = 1 << 20;
+/// Retained messages follow when there are fewer.
+const FEW_QOS0: usize = 128;
 
 /// The loaded part of one queue.
 #[derive(Debug)]
@@ -40,7 +42,8 @@ pub(crate) struct Window {
     /// What has a place up to here has arrived by this connection, although it was not sent from here.
     arrived: u64,
     chunks: VecDeque<LoadedChunk>,
-    qos0: VecDeque<(EntryHead, Arc<Message>)>,
+    /// With what each counts for, in bytes.
+    qos0: VecDeque<(EntryHead, u64, Arc<Message>)>,
     qos0_bytes: u64,
     /// Whether the proxy was told that there is something.
     pub(crate) announced: bool,
@@ -109,10 +112,17 @@ impl Window {
         self.arrived
     }
 
-    /// Whether more is to be kept in memory.
+    /// Whether more is to be kept in memory behind what is in flight.
     pub(crate) fn has_room(&self, receive_maximum: u16) -> bool {
         let most = usize::from(receive_maximum).clamp(32, 1024) * 2;
-        self.entries.len() < most && self.bytes < MOST_BYTES
+        self.entries.len() - self.flying < most && self.bytes - self.in_flight_bytes < MOST_BYTES
+    }
+
+    /// All that is here is in flight or done: counts it so.
+    pub(crate) fn pass_done(&mut self) {
+        if self.next().is_none() {
+            self.flying = self.entries.len();
+        }
     }
 
     /// Takes what has the next place.
@@ -144,20 +154,27 @@ impl Window {
         weight: u64,
         message: Arc<Message>,
     ) -> bool {
-        if self.qos0.len() >= MOST_QOS0 || self.qos0_bytes + weight > MOST_QOS0_BYTES {
+        if !self.has_room_for_qos0() {
             return false;
         }
         self.qos0_bytes += weight;
-        self.qos0.push_back((head, message));
+        self.qos0.push_back((head, weight, message));
         true
     }
 
+    pub(crate) fn has_room_for_qos0(&self) -> bool {
+        self.qos0.len() < MOST_QOS0 && self.qos0_bytes < MOST_QOS0_BYTES
+    }
+
+    /// Whether so few QoS 0 messages wait that retained ones may follow.
+    pub(crate) fn has_few_qos0(&self) -> bool {
+        self.qos0.len() < FEW_QOS0 && self.qos0_bytes < MOST_QOS0_BYTES / 2
+    }
+
     pub(crate) fn pop_qos0(&mut self) -> Option<(EntryHead, Arc<Message>)> {
-        let next = self.qos0.pop_front();
-        if self.qos0.is_empty() {
-            self.qos0_bytes = 0;
-        }
-        next
+        let (head, weight, message) = self.qos0.pop_front()?;
+        self.qos0_bytes -= weight;
+        Some((head, message))
     }
 
     pub(crate) fn qos0_len(&self) -> usize {

@@ -4,11 +4,11 @@ use mqtt_codec::{SubscriptionIds, TopicFilter, TopicName};
 
 use super::Owner;
 use crate::changes::{DueWill, Stamp};
-use crate::command::{Origin, Publish};
+use crate::command::{Command, Origin, Publish};
 use crate::id::{ProxyId, PublishToken, SessionId, UnixMillis};
-use crate::partition::Source;
+use crate::partition::{Left, Source};
 use crate::retained::{RetainedPart, page_over};
-use crate::row::EntryHead;
+use crate::row::{EntryHead, message_bytes};
 use crate::store::{Room, Store, StoreError};
 use crate::will::{Due, Outgoing};
 
@@ -18,6 +18,8 @@ const CONNECTIONS_AT_A_TIME: usize = 512;
 const SCANS_AT_A_TIME: usize = 8;
 /// Retained messages read at a time for one session.
 const SCAN_PAGE: usize = 128;
+/// And about so many bytes.
+const SCAN_BYTES: usize = 1 << 20;
 /// Sessions that end at a time.
 const ENDS_AT_A_TIME: usize = 512;
 /// Keys of known messages are looked through so often.
@@ -36,19 +38,28 @@ impl<S: Store> Owner<S> {
             let Some(session) = self.scans.pop_front() else { break };
             self.scan(session, stamp);
         }
-        let keys = stamp.now >= self.keys_due;
-        if keys {
-            self.keys_due = UnixMillis(stamp.now.0.saturating_add(KEYS_MILLIS));
-        }
+        self.expire_keys(stamp)?;
         let Self { partitions, store, changes, .. } = self;
         for partition in partitions {
             partition.tidy(stamp.now, store, changes)?;
             if partition.has_group_pages() {
                 partition.page_groups(stamp, store, changes)?;
             }
-            if keys {
-                partition.expire_keys(stamp.now, store, changes)?;
-            }
+        }
+        Ok(())
+    }
+
+    /// Looks for keys of known messages that are over, in one partition at a time.
+    fn expire_keys(&mut self, stamp: Stamp) -> Result<(), StoreError> {
+        if stamp.now >= self.keys_due {
+            self.keys_due = UnixMillis(stamp.now.0.saturating_add(KEYS_MILLIS));
+            self.keys_left = self.partitions.len();
+        }
+        let Self { partitions, store, changes, keys_left, .. } = self;
+        let Some(at) = keys_left.checked_sub(1) else { return Ok(()) };
+        let Some(partition) = partitions.get_mut(at) else { return Ok(()) };
+        if partition.expire_keys(stamp.now, store, changes)? == Left::Nothing {
+            *keys_left = at;
         }
         Ok(())
     }
@@ -77,6 +88,7 @@ impl<S: Store> Owner<S> {
     pub(super) fn deadline(&self) -> Option<UnixMillis> {
         let busy = !self.dead.is_empty()
             || self.may_scan()
+            || self.keys_left > 0
             || self.partitions.iter().any(|one| one.is_untidy());
         if busy {
             return Some(AT_ONCE);
@@ -113,6 +125,26 @@ impl<S: Store> Owner<S> {
             }
         }
         self.dead.pop_front();
+    }
+
+    /// A proxy that is being buried has a connection after all: what it had before ends first, so that what it has
+    /// from now on is not taken for that.
+    pub(super) fn finish_burial(&mut self, command: &Command, stamp: Stamp) {
+        let holder = if let Command::Attach(attach) = command {
+            attach.holder
+        } else if let Command::Reattach(reattach) = command {
+            reattach.attach.holder
+        } else {
+            return;
+        };
+        if !self.dead.contains(&holder.proxy) {
+            return;
+        }
+        self.dead.retain(|dead| *dead != holder.proxy);
+        for partition in &mut self.partitions {
+            partition.leave_some(holder.proxy, usize::MAX, stamp, &mut self.changes);
+        }
+        self.fire_due(stamp);
     }
 
     /// Wills and ends of sessions, in the order in which they are due. A will that has to wait holds up what
@@ -177,20 +209,31 @@ impl<S: Store> Owner<S> {
         let Self { partitions, changes, .. } = self;
         let Some(partition) = partitions.get_mut(there) else { return };
         let subscription_ids: SubscriptionIds = scan.subscription_id.into_iter().collect();
+        let (mut left, mut bytes) =
+            (page.next.as_ref().map_or(Left::Nothing, |_| Left::Something), 0);
+        let mut next = page.next;
         for found in page.messages {
             if found.version > scan.since {
                 continue;
             }
+            let qos = scan.qos.min(found.message.qos);
+            if bytes > SCAN_BYTES || !partition.has_room_for(id, qos) {
+                // It goes on behind the last one that had room.
+                (left, next) = (Left::Something, scan.after.take());
+                break;
+            }
             let head = EntryHead {
-                qos: scan.qos.min(found.message.qos),
+                qos,
                 retain: true, // [MQTT-3.3.1-8]
                 subscription_ids: subscription_ids.clone(),
                 expires_at: found.expires_at,
             };
             partition.deliver(id, head, &found.message, changes);
+            bytes += message_bytes(&found.message);
+            scan.after = Some(found.message.topic.clone());
         }
-        scan.after = page.next;
-        partition.move_scan(id, (number, scan), changes);
+        scan.after = next;
+        partition.move_scan(id, (number, scan), left, changes);
     }
 
     pub(super) fn page(

@@ -69,8 +69,8 @@ impl Partition {
             session.client == attach.client && session.kind != SessionKind::Dying
         });
         let Some(session) = found else { return self.recreate(reattach, stamp, changes) };
-        let same = session.epoch == reattach.epoch;
-        if same && session.holder == Some(attach.holder) {
+        // A holder is never given twice: one that has it need not have heard by which epoch.
+        if session.holder == Some(attach.holder) {
             // Those of a clean session have no rows here.
             if session.kind == SessionKind::Clean {
                 for (filter, options, subscription_id) in &reattach.groups {
@@ -78,7 +78,7 @@ impl Partition {
                 }
             }
             self.resume(id, reattach.received_up_to, reattach.group_deliveries, changes);
-        } else if same && self.goes_on(id, stamp.now) {
+        } else if session.epoch == reattach.epoch && self.goes_on(id, stamp.now) {
             self.go_on(id, attach, stamp, changes);
             self.resume(id, reattach.received_up_to, reattach.group_deliveries, changes);
         } else {
@@ -266,7 +266,7 @@ impl Partition {
             session: id,
             epoch: session.epoch,
             session_present: !session.fresh,
-            received: session.queue.cursor().received.iter().copied().map(QueueSeq).collect(),
+            received: session.queue.received().iter().copied().map(QueueSeq).collect(),
             incoming,
         })));
     }
@@ -291,7 +291,7 @@ pub(super) fn member(session: &Session) -> Option<Member> {
 
 impl Session {
     fn new_window(&self) -> Box<Window> {
-        Box::new(Window::new(self.queue.cursor().swept, self.queue.sent()))
+        Box::new(Window::new(self.queue.swept(), self.queue.sent()))
     }
 
     fn set_will(&mut self, will: Option<Will>) {

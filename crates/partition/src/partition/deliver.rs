@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::Partition;
 use super::enqueue::{note_full, settle};
-use super::flush::{Left, chunks_from};
+use super::flush::{Left, PageSize, chunks_from};
 use crate::body::Bodies;
 use crate::changes::{Changes, Internal};
 use crate::command::Acknowledge;
@@ -23,8 +23,8 @@ use crate::stats::DropReason;
 use crate::store::{Store, StoreError, Table};
 use crate::window::{Loaded, LoadedChunk};
 
-/// Rows read at a time of one queue.
-const ROWS_AT_A_TIME: usize = 256;
+/// Read at a time of one queue: what does not fit is read again.
+const LOADED: PageSize = PageSize { rows: 256, bytes: 64 << 10 };
 
 /// What was taken of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +63,23 @@ impl Partition {
                 Step::Nothing => break Taken::All,
             }
         };
-        if session.changed.cursor {
+        if session.changed.cursor || session.is_owed() {
             Self::list(&mut self.changed, session);
         }
         if let Some(window) = &mut session.window {
             window.announced = taken == Taken::Some;
         }
+        self.tell_drained(id, changes);
         Ok(taken)
+    }
+
+    /// Groups that have put something into a queue go on when it is short again.
+    fn tell_drained(&mut self, id: SessionId, changes: &mut Changes) {
+        let Some(session) = self.sessions.find_mut(id) else { return };
+        if session.changed.fed && session.queue.len() <= u64::from(session.receive_maximum) / 2 {
+            session.changed.fed = false;
+            self.tell_groups(id, changes, |_, session| Internal::MemberDrained { session });
+        }
     }
 
     /// The client confirms messages of its queue.
@@ -94,10 +104,7 @@ impl Partition {
         }
         note_full(session, self.config.limits.inbox, &mut self.full);
         Self::list(&mut self.changed, session);
-        if session.changed.fed && session.queue.len() <= u64::from(session.receive_maximum) / 2 {
-            session.changed.fed = false;
-            self.tell_groups(id, changes, |_, session| Internal::MemberDrained { session });
-        }
+        self.tell_drained(id, changes);
     }
 }
 
@@ -161,6 +168,10 @@ fn step(session: &mut Session, now: UnixMillis, into: &mut Vec<Delivery>) -> Ste
     if !dup && entry.head.expires_at.is_some_and(|at| at <= now) {
         return Step::Expired(place);
     }
+    if !session.queue.would_count_as_sent(place, session.receive_maximum) {
+        // What is done in front of it is committed first.
+        return Step::Nothing;
+    }
     session.queue.send(place);
     let Some(entry) = session.window.as_mut().and_then(|window| window.send()) else {
         return Step::Nothing;
@@ -180,10 +191,13 @@ fn step(session: &mut Session, now: UnixMillis, into: &mut Vec<Delivery>) -> Ste
     Step::Sent(entry.weight as usize)
 }
 
-/// Reads some more of a queue.
+/// Reads some more of a queue, once all that was read is in flight or done.
 fn load(session: &mut Session, bodies: &mut Bodies, store: &dyn Store) -> Result<(), StoreError> {
     let Some(window) = &mut session.window else { return Ok(()) };
-    let page = chunks_from(session.id, window.loaded(), ROWS_AT_A_TIME, store)?;
+    window.pass_done();
+    // Rows that ended below the floor are deleted with the next commit.
+    session.changed.cursor = true;
+    let page = chunks_from(session.id, window.loaded(), LOADED, store)?;
     for (last, value) in page.rows {
         let mut of = SmallVec::new();
         for entry in Chunk::decode(&value)? {
@@ -195,6 +209,9 @@ fn load(session: &mut Session, bodies: &mut Bodies, store: &dyn Store) -> Result
             }
             if session.queue.is_waiting_between(window.loaded(), entry.place) {
                 return Err(missing());
+            }
+            if !window.has_room(session.receive_maximum) {
+                return Ok(());
             }
             let message = message_of(entry.content, bodies, store)?;
             window.push(Loaded::new(entry.place, entry.weight, entry.head, message));
@@ -208,8 +225,6 @@ fn load(session: &mut Session, bodies: &mut Bodies, store: &dyn Store) -> Result
         }
         window.skip_to(session.queue.committed());
     }
-    // Rows that ended below the floor are deleted with the next commit.
-    session.changed.cursor = true;
     Ok(())
 }
 

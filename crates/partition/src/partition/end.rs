@@ -88,6 +88,7 @@ impl Partition {
         self.tell_groups(id, changes, |filter, session| Internal::MemberAway { filter, session });
         if let Some(session) = self.sessions.find_mut(id) {
             session.window = None;
+            session.queue.tidy();
         }
     }
 

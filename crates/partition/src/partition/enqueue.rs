@@ -70,6 +70,15 @@ impl Partition {
         self.matched = matched;
     }
 
+    /// Whether a retained message would not be dropped for want of room.
+    pub(crate) fn has_room_for(&self, id: SessionId, qos: QoS) -> bool {
+        let Some(session) = self.sessions.find(id) else { return false };
+        if qos == QoS::AtMostOnce {
+            return session.window.as_ref().is_some_and(|window| window.has_room_for_qos0());
+        }
+        !is_full(session, self.config.limits.inbox)
+    }
+
     /// A message for one session: of a group, or a retained one.
     pub(crate) fn deliver(
         &mut self,
@@ -142,11 +151,18 @@ impl Partition {
             }
             return Enqueued::Not;
         }
-        if is_full(session, self.config.limits.inbox) {
-            changes.drop(DropReason::InboxFull, 1);
-            if !make_room(session, self.config.limits.inbox.when_full, &mut self.totals) {
-                return Enqueued::Not;
+        let limits = self.config.limits.inbox;
+        if is_full(session, limits) {
+            let dropped = make_room(session, limits, &mut self.totals);
+            changes.drop(DropReason::InboxFull, dropped);
+            note_full(session, limits, &mut self.full);
+            if dropped > 0 {
+                Self::list(&mut self.changed, session);
             }
+        }
+        if is_full(session, limits) {
+            changes.drop(DropReason::InboxFull, 1);
+            return Enqueued::Not;
         }
         push(session, head, content);
         session.changed.cursor = true;
@@ -236,15 +252,20 @@ pub(super) fn note_full(session: &mut Session, limits: QueueLimits, count: &mut 
     }
 }
 
-/// Whether there is room for one more now.
-fn make_room(session: &mut Session, when_full: WhenFull, totals: &mut super::Totals) -> bool {
-    match when_full {
-        WhenFull::RejectNew | WhenFull::DropNewest => false,
-        WhenFull::DropOldest => match session.queue.oldest_unsent() {
-            Some(oldest) => settle(session, oldest, totals) == Settled::Now,
-            None => false,
-        },
+/// Drops the oldest messages that were not sent until there is room, if that is the policy. How many.
+fn make_room(session: &mut Session, limits: QueueLimits, totals: &mut super::Totals) -> u64 {
+    match limits.when_full {
+        WhenFull::RejectNew | WhenFull::DropNewest => return 0,
+        WhenFull::DropOldest => {}
     }
+    let mut dropped = 0;
+    while is_full(session, limits)
+        && let Some(oldest) = session.queue.oldest_unsent()
+        && settle(session, oldest, totals) == Settled::Now
+    {
+        dropped += 1;
+    }
+    dropped
 }
 
 /// A message of a queue is over.

@@ -18,8 +18,8 @@ use crate::session::Session;
 use crate::store::{Store, StoreError, Table};
 use crate::window::LoadedChunk;
 
-/// Rows deleted at a time of one queue.
-const ROWS_AT_A_TIME: usize = 64;
+/// Read and deleted at a time of one queue.
+const DELETED: PageSize = PageSize { rows: 64, bytes: 256 << 10 };
 /// Chunks of dropped messages are deleted when they may have so many messages.
 const MOST_UNSWEPT: u64 = 1024;
 
@@ -69,6 +69,7 @@ impl Partition {
         }
         if std::mem::take(&mut session.changed.cursor) {
             session.changed.cursor_stored = true;
+            session.queue.store();
             put(changes, Table::Cursor, &owner_key(id.0), session.queue.cursor().encode());
         }
         if std::mem::take(&mut session.changed.row) {
@@ -105,13 +106,13 @@ impl Partition {
         !self.dying.is_empty() || !self.sweeping.is_empty()
     }
 
-    /// Deletes some keys that are not needed any more: to be called now and then.
+    /// Deletes some keys that are not needed any more: to be called now and then, and again if there are more.
     pub(crate) fn expire_keys(
         &mut self,
         now: UnixMillis,
         store: &dyn Store,
         changes: &mut Changes,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Left, StoreError> {
         self.once.expire_some(now, store, &mut changes.batch)
     }
 
@@ -123,7 +124,7 @@ impl Partition {
         changes: &mut Changes,
     ) -> Result<Left, StoreError> {
         let Some(session) = self.sessions.find_mut(id) else { return Ok(Left::Nothing) };
-        let page = chunks_from(id, session.queue.cursor().swept, ROWS_AT_A_TIME, store)?;
+        let page = chunks_from(id, session.queue.swept(), DELETED, store)?;
         for (last, value) in page.rows {
             delete_chunk(id, last, &bodies_of(&value)?, &mut self.bodies, store, changes)?;
             session.queue.sweep(last + 1);
@@ -155,7 +156,7 @@ impl Partition {
         let end = from + places;
         // What is loaded is deleted when the floor passes it.
         let loaded = session.window.as_ref().map_or(0, |window| window.loaded());
-        let page = chunks_from(id, from.max(loaded), ROWS_AT_A_TIME, store)?;
+        let page = chunks_from(id, from.max(loaded), DELETED, store)?;
         let mut left = page.left;
         for (last, value) in page.rows {
             if last >= end {
@@ -232,14 +233,20 @@ pub(super) struct Page {
     pub(super) left: Left,
 }
 
+/// About how much of a queue is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PageSize {
+    pub(super) rows: usize,
+    pub(super) bytes: usize,
+}
+
 /// Chunks of a queue that end at `place` or behind.
 pub(super) fn chunks_from(
     id: SessionId,
     place: u64,
-    most: usize,
+    most: PageSize,
     store: &dyn Store,
 ) -> Result<Page, StoreError> {
-    const MOST_BYTES: usize = 256 << 10;
     let (mut rows, mut bytes, mut damaged) = (Vec::new(), 0, None);
     let mut left = Left::Nothing;
     let (prefix, from) = (owner_key(id.0), place_key(id.0, place));
@@ -249,7 +256,7 @@ pub(super) fn chunks_from(
             Err(error) => damaged = Some(error),
         }
         bytes += value.len();
-        if rows.len() >= most || bytes >= MOST_BYTES {
+        if rows.len() >= most.rows || bytes >= most.bytes {
             left = Left::Something;
         }
         damaged.is_none() && left == Left::Nothing
@@ -271,16 +278,15 @@ fn write_row(session: &mut Session, changes: &mut Changes) {
 
 /// Tells of what there is to take.
 pub(super) fn announce(session: &mut Session, changes: &mut Changes) {
-    let deliverable = session.is_deliverable();
+    let (deliverable, owed) = (session.is_deliverable(), session.is_owed());
     let (Some(window), Some(holder)) = (&mut session.window, session.holder) else { return };
     if deliverable && !window.announced {
         window.announced = true;
         changes.ready.push(Ready { proxy: holder.proxy, what: Source::Session(session.id) });
     }
-    let owed = session.more.as_ref().is_some_and(|more| !more.scans.is_empty());
     if owed && !window.scanning {
         let short = session.queue.len() < u64::from(session.receive_maximum).min(128);
-        if short && window.qos0_len() < 128 {
+        if short && !session.changed.full && window.has_few_qos0() {
             window.scanning = true;
             changes.scans.push(session.id);
         }

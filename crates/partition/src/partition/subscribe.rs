@@ -4,6 +4,7 @@ use mqtt_codec::{
     QoS, ReasonCode, RetainHandling, SubscriptionId, SubscriptionOptions, TopicFilter,
 };
 
+use super::flush::Left;
 use super::{Partition, Terms, attach, delete, put};
 use crate::changes::{Changes, Internal, JoinGroup, MemberKind, Stamp};
 use crate::command::{Begin, Release, Subscribe, Unsubscribe};
@@ -177,9 +178,10 @@ impl Partition {
         &mut self,
         id: SessionId,
         (number, scan): (u64, Scan),
+        left: Left,
         changes: &mut Changes,
     ) {
-        if scan.after.is_none() {
+        if left == Left::Nothing {
             return self.end_scan(id, scan.filter.as_str(), changes);
         }
         put(changes, Table::Scan, &place_key(id.0, number), scan.encode());

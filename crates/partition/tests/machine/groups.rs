@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use mqtt_codec::QoS::{AtLeastOnce, AtMostOnce, ExactlyOnce};
-use mqtt_codec::{QoS, ReasonCode};
+use mqtt_codec::{Message, QoS, ReasonCode};
 use partition::{
     AcknowledgeGroup, Attach, Command, Delivery, DropReason, Effect, Farewell, GroupConfig,
-    GroupDelivery, Limits, OwnerConfig, ProxyId, QueueLimits, QueueSeq, Reattach, WhenEmpty,
-    WhenFull,
+    GroupDelivery, Limits, OwnerConfig, ProxyId, QueueLimits, QueueSeq, Reattach, UnixMillis,
+    WhenEmpty, WhenFull,
 };
 
-use crate::rig::{Client, Rig, attach, filter, holder, options, texts};
+use crate::rig::{Client, Rig, attach, filter, holder, message, options, texts};
 
 const SHARED: &str = "$share/g/t/#";
 
@@ -291,4 +291,19 @@ fn a_full_group_refuses_a_message_for_everyone() {
     });
     assert_eq!(refused.count(), 1);
     assert_eq!(texts(&rig.take(2)), names(0..2));
+}
+
+#[test]
+fn a_member_whose_moved_messages_expire_is_given_more() {
+    let mut rig = Rig::new();
+    let slow = Attach { receive_maximum: 2, ..attach("a", holder(1, 1)) };
+    let client = rig.try_attach(slow).unwrap();
+    rig.subscribe(&client, "$share/g/t", ExactlyOnce);
+    for payload in ["1", "2"] {
+        let expiring = Message { expiry_secs: Some(1), ..message("t", payload, ExactlyOnce) };
+        rig.publish_message(expiring);
+    }
+    rig.publish("t", "3", ExactlyOnce);
+    rig.now = UnixMillis(rig.now.0 + 2_000);
+    assert_eq!(texts(&rig.take(1)), ["3"]);
 }

@@ -64,6 +64,23 @@ fn bytes_count_too() {
 }
 
 #[test]
+fn as_many_old_ones_are_dropped_as_there_must_be_for_the_bytes() {
+    let when_full = WhenFull::DropOldest;
+    let mut rig = rig_with(QueueLimits { messages: 1_000, bytes: 10_000, when_full });
+    offline(&mut rig, "a");
+    for _ in 0..50 {
+        rig.publish("t", "small", QoS::AtLeastOnce);
+    }
+    for _ in 0..20 {
+        rig.publish("t", &"x".repeat(2_000), QoS::AtLeastOnce);
+        let bytes = rig.owner.stats().queued_bytes;
+        assert!(bytes <= 10_000 + 2_100, "{bytes}");
+    }
+    let dropped = rig.owner.stats().dropped.of(DropReason::InboxFull);
+    assert_eq!(drain(&mut rig, "a").len() as u64 + dropped, 70);
+}
+
+#[test]
 fn what_was_sent_is_not_dropped_for_something_newer() {
     let when_full = WhenFull::DropOldest;
     let mut rig = rig_with(QueueLimits { messages: 3, bytes: 1 << 20, when_full });

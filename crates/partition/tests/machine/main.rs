@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod attach;
+mod coming_back;
 mod groups;
 mod history;
 mod limits;
@@ -11,5 +12,6 @@ mod on_disk;
 mod publish;
 mod queue;
 mod retained;
+mod reading;
 mod rig;
 mod wills;

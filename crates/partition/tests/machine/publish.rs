@@ -2,10 +2,10 @@
 
 use mqtt_codec::{Message, QoS, ReasonCode, SubscriptionOptions};
 use partition::{
-    ClientHash, Command, Effect, Farewell, Origin, ProxyId, Publish, QueueSeq, UnixMillis,
+    Attach, ClientHash, Command, Effect, Farewell, Origin, ProxyId, Publish, QueueSeq, UnixMillis,
 };
 
-use crate::rig::{Rig, filter, holder, message, options, publish, seqs, texts};
+use crate::rig::{Rig, attach, filter, holder, message, options, publish, seqs, texts};
 
 #[test]
 fn a_message_is_delivered_with_the_lower_qos_of_both() {
@@ -295,4 +295,45 @@ fn different_origins_and_lanes_do_not_hide_each_other() {
         rig.run(Command::Publish(Publish { origin, ..publish(1, message) }));
     }
     assert_eq!(texts(&rig.take(1)), ["1/1", "1/2", "2/1"]);
+}
+
+#[test]
+fn what_was_sent_behind_expired_messages_is_known_to_be_sent_after_a_kill() {
+    let mut rig = Rig::new();
+    let slow = |connection| Attach { receive_maximum: 2, ..attach("a", holder(1, connection)) };
+    let client = rig.try_attach(slow(1)).unwrap();
+    rig.subscribe(&client, "t", QoS::AtLeastOnce);
+    for _ in 0..4 {
+        let expiring = Message { expiry_secs: Some(1), ..message("t", "x", QoS::AtLeastOnce) };
+        rig.publish_message(expiring);
+    }
+    rig.publish("t", "last", QoS::AtLeastOnce);
+    rig.now = UnixMillis(rig.now.0 + 2_000);
+    let mut sent = Vec::new();
+    rig.owner.deliveries(ProxyId(1), 1 << 20, rig.now, &mut sent).unwrap();
+    // Killed before anything else is committed.
+    rig.reopen();
+    let client = rig.try_attach(slow(2)).unwrap();
+    let first = rig.take(1);
+    // These may have been sent, for all that is known.
+    assert!(first.iter().all(|delivery| delivery.dup));
+    rig.settle_all(&client, &first);
+    let last = rig.take(1);
+    assert_eq!(texts(&last), ["last"]);
+    assert!(sent.is_empty() || last[0].dup);
+}
+
+#[test]
+fn what_lies_behind_expired_messages_comes() {
+    let mut rig = Rig::new();
+    let slow = Attach { receive_maximum: 2, ..attach("a", holder(1, 1)) };
+    let client = rig.try_attach(slow).unwrap();
+    rig.subscribe(&client, "t", QoS::AtLeastOnce);
+    for _ in 0..4 {
+        let expiring = Message { expiry_secs: Some(1), ..message("t", "x", QoS::AtLeastOnce) };
+        rig.publish_message(expiring);
+    }
+    rig.publish("t", "last", QoS::AtLeastOnce);
+    rig.now = UnixMillis(rig.now.0 + 2_000);
+    assert_eq!(texts(&rig.take(1)), ["last"]);
 }

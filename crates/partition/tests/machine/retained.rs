@@ -1,7 +1,7 @@
 //! Retained messages: read by page, and into the queues of new subscriptions.
 
 use mqtt_codec::{Message, QoS, RetainHandling, SubscriptionOptions};
-use partition::{Attach, Farewell, Limits, OwnerConfig};
+use partition::{Attach, DropReason, Farewell, Limits, OwnerConfig, QueueLimits, WhenFull};
 
 use crate::rig::{Rig, attach, filter, holder, message, options, texts};
 
@@ -169,11 +169,55 @@ fn retained_messages_expire_and_are_bounded() {
     rig.retain("b", "2", QoS::AtLeastOnce);
     rig.retain("c", "3", QoS::AtLeastOnce);
     assert_eq!(texts(&rig.take(1)), ["1", "2", "3"]);
-    assert_eq!(rig.owner.stats().dropped.of(partition::DropReason::RetainedFull), 1);
+    assert_eq!(rig.owner.stats().dropped.of(DropReason::RetainedFull), 1);
     assert_eq!(page_all(&rig, "#"), ["1", "2"]);
     rig.pass(5_000);
     assert_eq!(page_all(&rig, "#"), ["2"]);
     assert_eq!(rig.owner.stats().retained_messages, 1);
     rig.retain("c", "3", QoS::AtLeastOnce);
     assert_eq!(page_all(&rig, "#"), ["2", "3"]);
+}
+
+#[test]
+fn all_that_is_retained_comes_at_qos0_too() {
+    let mut rig = Rig::new();
+    for number in 0..500 {
+        rig.retain(&format!("t/{number}"), &format!("{number:03}"), QoS::AtMostOnce);
+    }
+    let client = rig.connect("a", holder(1, 1));
+    rig.subscribe(&client, "t/#", QoS::AtLeastOnce);
+    let mut all = texts(&rig.take(1));
+    all.sort();
+    assert_eq!(all, (0..500).map(|number| format!("{number:03}")).collect::<Vec<_>>());
+    assert!(!rig.store.rows().iter().any(|(table, _, _)| *table == partition::Table::Scan));
+}
+
+#[test]
+fn large_retained_messages_wait_for_room_instead_of_being_dropped() {
+    let when_full = WhenFull::DropNewest;
+    let inbox = QueueLimits { messages: 100, bytes: 4 << 20, when_full };
+    let limits = Limits { inbox, ..Limits::default() };
+    for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+        let mut rig = Rig::with(OwnerConfig { partitions: 4, limits, ..OwnerConfig::default() });
+        for number in 0..40 {
+            // One of them is larger than all that may wait at QoS 0.
+            let bytes = if number == 7 { 1_500_000 } else { 200_000 };
+            rig.retain(&format!("t/{number}"), &"x".repeat(bytes), QoS::AtLeastOnce);
+        }
+        let client = rig.connect("a", holder(1, 1));
+        rig.subscribe(&client, "t/#", qos);
+        let mut topics = std::collections::BTreeSet::new();
+        loop {
+            let taken = rig.take(1);
+            if taken.is_empty() {
+                break;
+            }
+            topics.extend(taken.iter().map(|one| one.message.topic.as_str().to_owned()));
+            rig.settle_all(&client, &taken);
+            rig.settle();
+        }
+        assert_eq!(topics.len(), 40, "{qos:?}");
+        let dropped = rig.owner.stats().dropped;
+        assert_eq!(dropped.of(DropReason::QoS0Full) + dropped.of(DropReason::InboxFull), 0);
+    }
 }
