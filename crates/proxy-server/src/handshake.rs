@@ -460,6 +460,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_that_goes_while_it_waits_for_the_store_is_noticed() {
+        let (mut stream, mut client) = tokio::io::duplex(64);
+        let mut input = Input::default();
+        {
+            let mut waiting = std::pin::pin!(given_up(&mut stream, &mut input));
+            tokio::select! {
+                biased;
+                () = &mut waiting => panic!("it is there"),
+                () = std::future::ready(()) => {}
+            }
+            client.write_all(b"more").await.expect("it is read");
+            client.shutdown().await.expect("it is there");
+            tokio::select! {
+                biased;
+                () = &mut waiting => panic!("what it has said is to be served"),
+                () = std::future::ready(()) => {}
+            }
+        }
+        assert_eq!(&input.buffer[..], b"more");
+        given_up(&mut stream, &mut Input::default()).await;
+    }
+
+    #[tokio::test]
     async fn the_task_of_a_connection_is_small() {
         let patience =
             Patience { connect_timeout: Duration::from_secs(1), stop: CancellationToken::new() };

@@ -40,6 +40,12 @@ pub struct LinkEpoch(pub(crate) u64);
 impl LinkEpoch {
     /// No link has it: what is sent for it is dropped.
     pub const NONE: Self = Self(0);
+
+    /// The next after this one, for tests without a store.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
 }
 
 /// What comes from the store.

@@ -593,29 +593,4 @@ impl Flow {
 }
 
 #[cfg(test)]
-mod tests {
-    use mqtt_codec::ClientId;
-
-    use super::*;
-    use crate::mailbox::{QueueLimits, WhenFull};
-
-    #[test]
-    fn only_a_connection_that_does_not_wait_says_that_it_is_served() {
-        let call = AttachCall {
-            client: ClientId::new("a").unwrap(),
-            connection: 1,
-            clean_start: true,
-            expiry_secs: 0,
-            receive_maximum: 10,
-            will: None,
-            served_ms: 0,
-        };
-        let limits = QueueLimits { messages: 1, bytes: 1, when_full: WhenFull::Disconnect };
-        let (told, _answer) = oneshot::channel();
-        let attachment = Attachment::new(call, Arc::new(Mailbox::new(limits)), told);
-        let served_ms = || attachment.call(&attachment.state.lock()).served_ms;
-        assert_eq!(served_ms(), 0);
-        attachment.serve_before_answer();
-        assert!(served_ms() > 0);
-    }
-}
+mod tests;

@@ -167,3 +167,24 @@ fn for_client(delivery: SessionDelivery, now: Instant) -> Delivery {
     let expires_at = lifetime.and_then(|lifetime| now.checked_add(lifetime));
     Delivery { message, qos, retain, subscription_ids, expires_at, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use cluster_rpc::UplinkConfig;
+    use tokio::sync::oneshot;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whatever_the_last_call_is_answered_the_wait_for_it_is_over() {
+        let config = UplinkConfig::default();
+        let ways = cluster_rpc::start_with_store::<()>(config, CancellationToken::new());
+        let store = Store::new(ways.2);
+        let (told, settled) = oneshot::channel();
+        store.standing.lock().settled = Some(told);
+        let refusal = SessionRefusal::Full;
+        handle_answer(&store, SessionAnswer::Refused { request: LAST_CALL, refusal });
+        settled.await.expect("it is told");
+    }
+}

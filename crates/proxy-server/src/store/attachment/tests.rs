@@ -1,0 +1,198 @@
+//! One connection and its session, over links to a store that is not there.
+
+use std::future::poll_fn;
+
+use cluster_rpc::UplinkConfig;
+use cluster_rpc::frame::{SessionEpoch, SessionNumber};
+use mqtt_codec::{ClientId, QoS};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::mailbox::{QueueLimits, WhenFull};
+
+const FIRST: Way = Way { link: LinkEpoch::NONE.next(), life: Incarnation(1) };
+const SECOND: Way = Way { link: FIRST.link.next(), life: Incarnation(1) };
+const OTHER_LIFE: Way = Way { link: FIRST.link.next(), life: Incarnation(2) };
+
+/// Seconds of session expiry when it is closed.
+const EXPIRY: u32 = 7;
+
+fn link() -> StoreLink {
+    cluster_rpc::start_with_store::<()>(UplinkConfig::default(), CancellationToken::new()).2
+}
+
+fn attachment(expiry_secs: u32, receive_maximum: u16) -> Attachment {
+    let call = AttachCall {
+        client: ClientId::new("a").unwrap(),
+        connection: 1,
+        clean_start: false,
+        expiry_secs,
+        receive_maximum,
+        will: None,
+        served_ms: 0,
+    };
+    let limits = QueueLimits { messages: 1, bytes: 1, when_full: WhenFull::Disconnect };
+    Attachment::new(call, Arc::new(Mailbox::new(limits)), oneshot::channel().0)
+}
+
+fn held(epoch: u64) -> Held {
+    Held { session: SessionNumber(1), epoch: SessionEpoch(epoch) }
+}
+
+/// One that has its session.
+fn attached(to: &StoreLink, expiry_secs: u32) -> Attachment {
+    let attachment = attachment(expiry_secs, 2);
+    attachment.begin(to, FIRST);
+    attachment.attached(held(1), Attached::default(), to);
+    attachment
+}
+
+fn close(attachment: &Attachment) -> Vec<Departure> {
+    attachment.close(SessionFarewell::Abnormal, EXPIRY)
+}
+
+fn detached(epoch: u64) -> Departure {
+    let farewell = SessionFarewell::Abnormal;
+    Departure::Detached { held: held(epoch), farewell, expiry_secs: EXPIRY }
+}
+
+fn withdrawn(expiry_secs: Option<u32>) -> Departure {
+    let (client, farewell) = (ClientId::new("a").unwrap(), SessionFarewell::Abnormal);
+    Departure::Withdrawn { client, connection: 1, farewell, expiry_secs }
+}
+
+fn place(place: u64) -> GroupPlace {
+    GroupPlace { group: 1, place }
+}
+
+#[tokio::test]
+async fn only_a_connection_that_does_not_wait_says_that_it_is_served() {
+    let attachment = attachment(0, 10);
+    let served_ms = || attachment.call(&attachment.state.lock()).served_ms;
+    assert_eq!(served_ms(), 0);
+    attachment.serve_before_answer();
+    assert!(served_ms() > 0);
+}
+
+#[tokio::test]
+async fn a_connection_of_an_earlier_life_must_end_and_the_store_hears_nothing_of_it() {
+    let to = link();
+    for is_held in [true, false] {
+        let attachment = if is_held { attached(&to, EXPIRY) } else { attachment(EXPIRY, 2) };
+        attachment.begin(&to, FIRST);
+        attachment.begin_again(&to, OTHER_LIFE);
+        let order = poll_fn(|context| attachment.mailbox.poll_order(context)).await;
+        assert_eq!(order, EndOrder(ReasonCode::ServerShuttingDown));
+        assert!(matches!(attachment.attached(held(2), Attached::default(), &to), Begun::Over));
+        assert_eq!(close(&attachment), []);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_before_it_hears_its_new_epoch_gives_that_back_too() {
+    let to = link();
+    let attachment = attached(&to, EXPIRY);
+    attachment.begin_again(&to, SECOND);
+    assert_eq!(close(&attachment), [detached(1), withdrawn(Some(EXPIRY))]);
+
+    let attachment = attached(&to, EXPIRY);
+    attachment.begin_again(&to, SECOND);
+    attachment.attached(held(2), Attached::default(), &to);
+    assert_eq!(close(&attachment), [detached(2)]);
+
+    // Its epoch changed on a link that broke before it heard.
+    let attachment = attached(&to, EXPIRY);
+    attachment.begin_again(&to, SECOND);
+    assert!(matches!(attachment.refused(SessionRefusal::Fenced), Begun::Lost(_)));
+    assert_eq!(close(&attachment), [withdrawn(Some(EXPIRY))]);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_not_let_in_takes_nothing_and_changes_no_expiry() {
+    let to = link();
+    let waiting = attachment(EXPIRY, 2);
+    waiting.abandon();
+    assert_eq!(close(&waiting), [], "the store has not heard of it");
+
+    let asked = attachment(EXPIRY, 2);
+    asked.begin(&to, FIRST);
+    asked.abandon();
+    assert_eq!(close(&asked), [withdrawn(None)]);
+    asked.begin_again(&to, SECOND);
+    assert_eq!(asked.pending(), 0, "it is not asked for again");
+
+    let too_late = attached(&to, EXPIRY);
+    too_late.abandon();
+    assert_eq!(close(&too_late), [withdrawn(None)]);
+}
+
+#[tokio::test]
+async fn what_was_received_before_widens_what_may_have_to_be_told_again() {
+    let to = link();
+    let attachment = attachment(EXPIRY, 1);
+    attachment.begin(&to, FIRST);
+    let places: Vec<_> = (1..=4).map(QueuePlace).collect();
+    let resumed = Attached { received: places[..3].to_vec(), ..Attached::default() };
+    attachment.attached(held(1), resumed, &to);
+    let settled = places.clone();
+    attachment.confirm(&to, Confirmations { settled, ..Confirmations::default() });
+    let told = attachment.state.lock().flow().confirmed(held(1)).collect::<Vec<_>>();
+    let all = SessionCall::Acknowledge { held: held(1), settled: places, received: Vec::new() };
+    assert_eq!(told, [all]);
+}
+
+#[tokio::test]
+async fn shared_subscriptions_that_a_call_cannot_hold_are_told_in_others() {
+    const COUNT: usize = 300;
+    let attachment = attached(&link(), 0);
+    let long = "x".repeat(60_000);
+    let filter = |number| TopicFilter::new(format!("$share/{number}/{long}")).unwrap();
+    let filters: Vec<_> =
+        (0..COUNT).map(|number| (filter(number), SubscriptionOptions::default())).collect();
+    let mut state = attachment.state.lock();
+    let ask = Ask::Subscribe { filters: filters.clone(), subscription_id: None };
+    state.note_shared(ask, &Answer::Reasons(vec![ReasonCode::GrantedQoS1; COUNT]));
+    let first = attachment.reattach_call(&state, held(1));
+    assert!(first.weight() < 9 << 20, "{}", first.weight());
+    let SessionCall::Reattach { groups, .. } = first else { panic!("{first:?}") };
+    let mut told: Vec<_> =
+        groups.into_iter().map(|(filter, options, _)| (filter, options)).collect();
+    assert!(told.len() < COUNT);
+    for ask in attachment.more_groups(&state) {
+        let call = attachment.ask_call(held(1), AskNumber(1), &ask);
+        assert!(call.weight() < 9 << 20, "{}", call.weight());
+        let Ask::Subscribe { filters, .. } = ask else { panic!("{ask:?}") };
+        told.extend(filters);
+    }
+    assert_eq!(told, filters);
+}
+
+#[tokio::test]
+async fn of_what_a_group_gives_only_what_had_arrived_before_a_link_broke_is_known() {
+    let mut flow = Flow::new(2);
+    flow.group.push_back(place(1));
+    assert!(!flow.knows(place(1)), "no link broke");
+    let (to, attachment) = (link(), attached(&link(), 0));
+    attachment.state.lock().flow = Some(Box::new(flow));
+    attachment.begin_again(&to, SECOND);
+    let delivery = |place| SessionDelivery {
+        connection: 1,
+        session: held(1).session,
+        place: QueuePlace(0),
+        group: Some(place),
+        dup: false,
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        subscription_ids: [].into_iter().collect(),
+        message: Arc::new(mqtt_codec::Message {
+            topic: TopicName::new("t").unwrap(),
+            payload: bytes::Bytes::new(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            expiry_secs: None,
+            properties: mqtt_codec::PublishProperties::default(),
+        }),
+    };
+    assert!(!attachment.arrive(&delivery(place(1))));
+    assert!(attachment.arrive(&delivery(place(2))));
+}
