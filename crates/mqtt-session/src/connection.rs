@@ -199,6 +199,10 @@ impl Connection {
             Request::Acknowledged { serial, packet_id, qos } => {
                 match self.inbound.settle(serial, (packet_id, qos), reason) {
                     Settled::Answered => self.acknowledge(),
+                    Settled::Taken => {
+                        self.outbound.confirm(Confirmation::Taken { packet_id });
+                        self.acknowledge();
+                    }
                     Settled::Release(ticket) => {
                         self.events.push_back(Event::Release { packet_id, ticket });
                     }

@@ -173,6 +173,12 @@ pub enum Confirmation {
         /// The place in its queue.
         place: u64,
     },
+    /// A QoS 2 message from the client is where it must be: a repetition of it is not published again. The session may
+    /// go on with it in [`Resumed::taken`](crate::Resumed::taken).
+    Taken {
+        /// Its packet identifier, until that is released.
+        packet_id: PacketId,
+    },
 }
 
 /// What became of a [`Delivery`].

@@ -33,6 +33,8 @@ pub(crate) struct Answer {
 pub(crate) enum Settled {
     /// Its acknowledgement leaves when it is its turn.
     Answered,
+    /// The same, and whoever keeps the session is to know that it was taken.
+    Taken,
     /// Its identifier is to be given back first, for the client may use it anew after the answer.
     Release(Ticket),
     /// The answer cannot be told: the connection must end.
@@ -72,7 +74,7 @@ impl Inbound {
     pub(crate) fn new(version: Version, session: &Session, profile: &ServerProfile) -> Self {
         let received = match session {
             Session::Clean | Session::New => ReceivedIds::default(),
-            Session::Resumed(resumed) => ReceivedIds::of_earlier(&resumed.incoming),
+            Session::Resumed(resumed) => ReceivedIds::of_earlier(resumed),
         };
         Self {
             version,
@@ -181,6 +183,11 @@ impl Inbound {
         {
             if !outcome.is_error() {
                 receipt.progress = Progress::Accepted;
+                self.answer(serial, outcome);
+                return match self.keeper {
+                    Keeper::Connection => Settled::Answered,
+                    Keeper::Elsewhere => Settled::Taken,
+                };
             } else if self.keeper == Keeper::Elsewhere {
                 receipt.progress = Progress::Releasing;
                 let request = Request::Refuse { serial, packet_id, outcome };

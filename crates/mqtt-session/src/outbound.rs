@@ -228,6 +228,10 @@ impl Outbound {
         Ok(())
     }
 
+    pub(crate) fn confirm(&mut self, confirmation: Confirmation) {
+        self.confirmations.push_back(confirmation);
+    }
+
     pub(crate) fn next_confirmation(&mut self) -> Option<Confirmation> {
         self.confirmations.pop_front()
     }

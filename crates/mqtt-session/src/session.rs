@@ -25,8 +25,10 @@ pub struct Resumed {
     /// Messages whose PUBREC is safe and whose PUBCOMP is not, in the order of their PUBRECs: each
     /// PUBREL is sent again `[MQTT-4.4.0-1]`.
     pub released: Vec<QueueSlot>,
-    /// QoS 2 messages of the client that are not released.
+    /// QoS 2 messages of the client that are not released, and that the broker may not have.
     pub incoming: Vec<PacketId>,
+    /// QoS 2 messages of the client that are not released, and that the broker has.
+    pub taken: Vec<PacketId>,
 }
 
 /// A message's place in the queue of a kept session, and the packet identifier that it always has.

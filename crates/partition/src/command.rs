@@ -38,6 +38,8 @@ pub enum Command {
     AcknowledgeGroup(AcknowledgeGroup),
     /// A client begins a QoS 2 message. Answered by [`Effect::Begun`](crate::Effect::Begun).
     Begin(Begin),
+    /// QoS 2 messages of a client are where they must be.
+    Taken(Taken),
     /// A client's PUBREL. Answered by [`Effect::Released`](crate::Effect::Released).
     Release(Release),
     /// The relays have taken a will.
@@ -215,6 +217,17 @@ pub struct Begin {
     pub packet_id: PacketId,
     /// Becomes the message's key unless one was committed for this packet identifier before.
     pub key: OnceKey,
+}
+
+/// QoS 2 messages of a persistent session that were published. A repetition is not to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The session.
+    pub session: SessionId,
+    /// Which attachment.
+    pub epoch: Epoch,
+    /// The client's.
+    pub packet_ids: Vec<PacketId>,
 }
 
 /// A PUBREL of a persistent session.

@@ -110,8 +110,9 @@ pub struct Attached {
     pub session_present: bool,
     /// Messages whose PUBREC is committed and whose PUBCOMP is not, in order: PUBREL goes out again.
     pub received: Vec<QueueSeq>,
-    /// QoS 2 messages from the client that are not released, with their keys.
-    pub incoming: Vec<(PacketId, OnceKey)>,
+    /// QoS 2 messages from the client that are not released, with their keys; `None`: it was taken, and is not to be
+    /// published again.
+    pub incoming: Vec<(PacketId, Option<OnceKey>)>,
 }
 
 /// Why a request changed nothing.

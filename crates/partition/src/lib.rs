@@ -44,7 +44,7 @@ mod window;
 
 pub use command::{
     Acknowledge, AcknowledgeGroup, Attach, Begin, Command, Detach, Farewell, Origin, Publish,
-    Reattach, Release, Subscribe, Unsubscribe, Withdraw,
+    Reattach, Release, Subscribe, Taken, Unsubscribe, Withdraw,
 };
 pub use config::{
     GroupConfig, GroupStrategy, Limits, OwnerConfig, QueueLimits, WhenEmpty, WhenFull,

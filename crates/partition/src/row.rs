@@ -469,15 +469,20 @@ impl LaneRow {
     }
 }
 
-/// The value of an unreleased QoS 2 message from a client.
-pub(crate) fn encode_incoming(key: OnceKey) -> Vec<u8> {
+/// The value of an unreleased QoS 2 message from a client: without a key it was taken.
+pub(crate) fn encode_incoming(key: Option<OnceKey>) -> Vec<u8> {
     let mut value = begin(16);
-    value.put_u128(key.0);
+    if let Some(key) = key {
+        value.put_u128(key.0);
+    }
     value
 }
 
-pub(crate) fn decode_incoming(value: &Bytes) -> Result<OnceKey, StoreError> {
-    decode(Table::Incoming, value, take_u128).map(OnceKey)
+pub(crate) fn decode_incoming(value: &Bytes) -> Result<Option<OnceKey>, StoreError> {
+    let key = |from: &mut Bytes| {
+        if from.is_empty() { Some(None) } else { take_u128(from).map(OnceKey).map(Some) }
+    };
+    decode(Table::Incoming, value, key)
 }
 
 /// The value of a message shared by several queues.

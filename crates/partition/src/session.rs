@@ -45,8 +45,8 @@ const _: () = assert!(size_of::<Session>() <= 256);
 #[derive(Debug, Default)]
 pub(crate) struct More {
     pub(crate) will: Option<PendingWill>,
-    /// QoS 2 messages of the client that are not released, by packet identifier.
-    pub(crate) incoming: Vec<(u16, OnceKey)>,
+    /// QoS 2 messages of the client that are not released, by packet identifier; `None` if taken.
+    pub(crate) incoming: Vec<(u16, Option<OnceKey>)>,
     /// Retained messages it is owed, by number.
     pub(crate) scans: Vec<(u64, Scan)>,
     /// Session expiry before the present connection, in seconds, if that has changed it.

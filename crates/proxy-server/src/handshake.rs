@@ -259,11 +259,15 @@ fn session_of(attached: Attached, expiry_secs: u32) -> (Session, Keeping) {
     let Attached { session_present, received, incoming } = attached;
     if session_present {
         let released = received.into_iter().map(slot_of).collect();
-        let packet_ids = incoming.iter().map(|&(packet_id, _)| packet_id).collect();
-        let resumed = Resumed { released, incoming: packet_ids };
-        (Session::Resumed(resumed), Keeping::Kept(incoming))
+        let taken = incoming.iter().filter(|(_, key)| key.is_none());
+        let taken = taken.map(|&(packet_id, _)| packet_id).collect();
+        let begun = incoming.into_iter().filter_map(|(packet_id, key)| Some((packet_id, key?)));
+        let begun: Vec<_> = begun.collect();
+        let incoming = begun.iter().map(|&(packet_id, _)| packet_id).collect();
+        let resumed = Resumed { released, incoming, taken };
+        (Session::Resumed(resumed), Keeping::Kept(begun))
     } else if expiry_secs > 0 {
-        (Session::New, Keeping::Kept(incoming))
+        (Session::New, Keeping::Kept(Vec::new()))
     } else {
         (Session::Clean, Keeping::Clean)
     }

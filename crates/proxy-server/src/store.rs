@@ -73,8 +73,8 @@ pub(crate) struct Attached {
     pub session_present: bool,
     /// Places whose PUBREC is committed and whose PUBCOMP is not, in order.
     pub received: Vec<QueuePlace>,
-    /// QoS 2 messages of the client that are not released, with their keys.
-    pub incoming: Vec<(PacketId, u128)>,
+    /// QoS 2 messages of the client that are not released, with their keys; `None` if taken.
+    pub incoming: Vec<(PacketId, Option<u128>)>,
 }
 
 /// The answer to an attach, when it comes.

@@ -124,6 +124,10 @@ pub(crate) fn call(call: proto::SessionCall) -> Result<SessionCall, FrameError> 
             packet_id: packet_id(call.packet_id)?,
             key: key(&call.key)?,
         },
+        Call::Taken(call) => SessionCall::Taken {
+            held: held_flat(call.session, call.epoch),
+            packet_ids: list(call.packet_ids, packet_id)?,
+        },
         Call::Release(call) => SessionCall::Release {
             request: call.request,
             held: held(call.held)?,
@@ -197,6 +201,7 @@ pub(crate) fn from_call(call: SessionCall) -> proto::SessionCall {
             packet_id: packet_id.value().into(),
             key: from_key(key),
         }),
+        SessionCall::Taken { held, packet_ids } => Call::Taken(from_taken(held, &packet_ids)),
         SessionCall::Release { request, held, packet_id } => Call::Release(proto::SessionRelease {
             request,
             held: Some(from_held(held)),
@@ -229,6 +234,14 @@ fn from_acknowledge_group(held: Held, settled: Vec<GroupPlace>) -> proto::Sessio
         session: held.session.0,
         epoch: held.epoch.0,
         settled: settled.into_iter().map(from_group_place).collect(),
+    }
+}
+
+fn from_taken(held: Held, packet_ids: &[PacketId]) -> proto::SessionTaken {
+    proto::SessionTaken {
+        session: held.session.0,
+        epoch: held.epoch.0,
+        packet_ids: packet_ids.iter().map(|packet_id| packet_id.value().into()).collect(),
     }
 }
 

@@ -157,6 +157,14 @@ pub enum SessionCall {
         /// Becomes the message's key if none is committed.
         key: u128,
     },
+    /// QoS 2 messages of a persistent session were published, and everyone has them who is to have them: they are not
+    /// to be published again. Not answered.
+    Taken {
+        /// Of this session.
+        held: Held,
+        /// The client's.
+        packet_ids: Vec<PacketId>,
+    },
     /// A PUBREL of a persistent session. Answered by `Released` or `Refused`.
     Release {
         /// Comes back in the answer.
@@ -198,6 +206,7 @@ impl SessionCall {
             Self::Unsubscribe { filters, .. } => filters.iter().map(filter).sum(),
             Self::Acknowledge { settled, received, .. } => (settled.len() + received.len()) * PLACE,
             Self::AcknowledgeGroup { settled, .. } => settled.len() * 3 * PLACE,
+            Self::Taken { packet_ids, .. } => packet_ids.len() * 3,
             Self::ReadRetained { filter: one, after, .. } => {
                 filter(one) + after.as_ref().map_or(0, |topic| topic.as_str().len() + 8)
             }
@@ -210,19 +219,23 @@ impl SessionCall {
     /// Takes another one in that says more of the same: confirmations of one session. Else it comes back.
     pub(crate) fn merge(&mut self, mut next: Self) -> Result<(), Self> {
         const MOST: usize = 1_024;
-        let (
-            Self::Acknowledge { held, settled, received },
-            Self::Acknowledge { held: of, settled: more_settled, received: more_received },
-        ) = (self, &mut next)
-        else {
-            return Err(next);
-        };
-        if held != of || settled.len() + received.len() >= MOST {
-            return Err(next);
+        match (self, &mut next) {
+            (
+                Self::Acknowledge { held, settled, received },
+                Self::Acknowledge { held: of, settled: more_settled, received: more_received },
+            ) if held == of && settled.len() + received.len() < MOST => {
+                settled.append(more_settled);
+                received.append(more_received);
+                Ok(())
+            }
+            (Self::Taken { held, packet_ids }, Self::Taken { held: of, packet_ids: more })
+                if held == of && packet_ids.len() < MOST =>
+            {
+                packet_ids.append(more);
+                Ok(())
+            }
+            _ => Err(next),
         }
-        settled.append(more_settled);
-        received.append(more_received);
-        Ok(())
     }
 }
 
@@ -278,8 +291,8 @@ pub enum SessionAnswer {
         session_present: bool,
         /// Places whose PUBREC is committed and whose PUBCOMP is not, in order.
         received: Vec<QueuePlace>,
-        /// QoS 2 messages of the client that are not released, with their keys.
-        incoming: Vec<(PacketId, u128)>,
+        /// QoS 2 messages of the client that are not released, with their keys; `None` if taken.
+        incoming: Vec<(PacketId, Option<u128>)>,
     },
     /// A request changed nothing.
     Refused {

@@ -114,7 +114,11 @@ pub(super) fn attached(request: u64, attached: Attached) -> SessionAnswer {
         held: held(attached.session, attached.epoch),
         session_present: attached.session_present,
         received: attached.received.into_iter().map(place).collect(),
-        incoming: attached.incoming.into_iter().map(|(id, key)| (id, key.0)).collect(),
+        incoming: attached
+            .incoming
+            .into_iter()
+            .map(|(id, key)| (id, key.map(|key| key.0)))
+            .collect(),
     }
 }
 

@@ -273,7 +273,8 @@ fn is_request(call: &SessionCall) -> bool {
         SessionCall::Detach { .. }
         | SessionCall::Withdraw { .. }
         | SessionCall::Acknowledge { .. }
-        | SessionCall::AcknowledgeGroup { .. } => false,
+        | SessionCall::AcknowledgeGroup { .. }
+        | SessionCall::Taken { .. } => false,
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 
 use mqtt_codec::PacketId;
 
+use crate::session::Resumed;
+
 /// How far one QoS 2 message from the client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -36,10 +38,13 @@ pub(crate) struct ReceivedIds {
 
 impl ReceivedIds {
     /// Those of earlier connections, of which nothing is counted yet `[MQTT-4.9.0-1]`.
-    pub(crate) fn of_earlier(packet_ids: &[PacketId]) -> Self {
+    pub(crate) fn of_earlier(resumed: &Resumed) -> Self {
         let mut received = Self::default();
-        for &packet_id in packet_ids {
-            received.insert(packet_id, Progress::Earlier);
+        for &packet_id in &resumed.taken {
+            received.insert(Receipt { packet_id, progress: Progress::Accepted, counted: false });
+        }
+        for &packet_id in &resumed.incoming {
+            received.insert(Receipt { packet_id, progress: Progress::Earlier, counted: false });
         }
         received
     }
@@ -55,7 +60,7 @@ impl ReceivedIds {
 
     /// Adds a message that the broker is about to get.
     pub(crate) fn open(&mut self, packet_id: PacketId) {
-        self.insert(packet_id, Progress::Open);
+        self.insert(Receipt { packet_id, progress: Progress::Open, counted: true });
     }
 
     pub(crate) fn remove(&mut self, packet_id: PacketId) -> Option<Receipt> {
@@ -73,10 +78,9 @@ impl ReceivedIds {
         }
     }
 
-    fn insert(&mut self, packet_id: PacketId, progress: Progress) {
-        if let Err(at) = self.find(packet_id) {
-            let counted = progress != Progress::Earlier;
-            self.receipts.insert(at, Receipt { packet_id, progress, counted });
+    fn insert(&mut self, receipt: Receipt) {
+        if let Err(at) = self.find(receipt.packet_id) {
+            self.receipts.insert(at, receipt);
         }
     }
 

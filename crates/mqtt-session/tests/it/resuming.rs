@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mqtt_codec::{Ack, Connect, Message, Packet, Publish, QoS, ReasonCode, Version};
-use mqtt_session::{Delivery, DeliveryOutcome, DeliverySource, Once, ServerProfile, Session};
+use mqtt_session::{
+    Confirmation, Delivery, DeliveryOutcome, DeliverySource, Once, Resumed, ServerProfile, Session,
+};
 
 use crate::script::*;
 
@@ -19,7 +21,7 @@ fn refusal(packet_id: u16) -> Packet {
 
 impl Script {
     #[track_caller]
-    fn expect_confirmations(&mut self, expected: &[mqtt_session::Confirmation]) {
+    fn expect_confirmations(&mut self, expected: &[Confirmation]) {
         assert_eq!(self.confirmations(), expected);
     }
 
@@ -387,6 +389,7 @@ fn a_qos2_publish_is_begun_and_released_elsewhere() {
         let ticket = script.once_event(Once::Begin(id(4)));
         script.expect_nothing();
         script.connection.complete(ticket, ReasonCode::Success);
+        script.expect_confirmations(&[Confirmation::Taken { packet_id: id(4) }]);
         script.expect(pubrec(4));
         script.send(qos2(1, 4)); // [MQTT-4.3.3-10]
         script.expect_no_event();
@@ -406,6 +409,27 @@ fn a_qos2_publish_is_begun_and_released_elsewhere() {
         script.accept();
         script.send(qos0(3));
         script.accept();
+    }
+}
+
+/// [MQTT-4.3.3-10] Across connections, and however long is between them.
+#[test]
+fn a_qos2_publish_that_an_earlier_connection_has_published_is_answered_and_released_only() {
+    for version in VERSIONS {
+        let session = Session::Resumed(Resumed { taken: vec![id(4)], ..Resumed::default() });
+        let mut script = Script::resume(&connect(version), session);
+        for _ in 0..2 {
+            script.send(qos2(1, 4));
+            script.expect_no_event();
+            script.expect(pubrec(4));
+        }
+        script.expect_confirmations(&[]);
+        script.send(pubrel(4));
+        let ticket = script.release_event(4);
+        script.connection.complete(ticket, ReasonCode::Success);
+        script.expect(pubcomp(4));
+        script.send(qos2(2, 4));
+        drop(script.once_event(Once::Begin(id(4))));
     }
 }
 

@@ -295,6 +295,7 @@ pub(crate) fn resumed(released: &[u16], incoming: &[u16]) -> Session {
     Session::Resumed(Resumed {
         released: released.iter().map(|&place| slot(place)).collect(),
         incoming: incoming.iter().map(|&packet_id| id(packet_id)).collect(),
+        taken: Vec::new(),
     })
 }
 

@@ -151,7 +151,9 @@ pub(super) enum Line {
     Incoming {
         session: Name,
         packet_id: u16,
-        key: Key,
+        /// `None` if it was taken.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Key>,
     },
     /// The last number taken of an origin's lane, and runs of refused ones.
     Lane {

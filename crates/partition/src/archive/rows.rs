@@ -173,7 +173,8 @@ fn read_of_session(Row { table, key, value }: &Row) -> Option<Line> {
         }
         Table::Incoming => {
             let packet_id = u16::from_be_bytes(key.get(8..)?.try_into().ok()?);
-            Line::Incoming { session, packet_id, key: Key(row::decode_incoming(value).ok()?.0) }
+            let key = row::decode_incoming(value).ok()?.map(|key| Key(key.0));
+            Line::Incoming { session, packet_id, key }
         }
         _ => {
             let scan = Scan::decode(value).ok()?;
@@ -404,7 +405,7 @@ fn row_of_session(line: Line) -> Option<Row> {
             Row::new(Table::Inbox, row::place_key(session.0, last), chunk.finish())
         }
         Line::Incoming { session, packet_id, key } => {
-            let value = row::encode_incoming(OnceKey(key.0));
+            let value = row::encode_incoming(key.map(|key| OnceKey(key.0)));
             Row::new(Table::Incoming, row::incoming_key(SessionId(session.0), packet_id), value)
         }
         Line::Scan { session, number, filter, qos, subscription_id, after, since } => {

@@ -90,7 +90,8 @@ fn rows() -> Batch {
         chunk.push_body(&head, 90, 4);
         batch.put(Table::Inbox, row::place_key(id, 7).to_vec(), chunk.finish());
         let incoming = row::incoming_key(session(number), 65_535);
-        batch.put(Table::Incoming, incoming.to_vec(), row::encode_incoming(OnceKey(u128::MAX)));
+        let key = Some(OnceKey(u128::MAX)).filter(|_| number == 1);
+        batch.put(Table::Incoming, incoming.to_vec(), row::encode_incoming(key));
     }
     let body = row::number_key(partition, 4).to_vec();
     batch.put(Table::Body, body.clone(), row::encode_body(&message("big", &[b'x'; 1000])));

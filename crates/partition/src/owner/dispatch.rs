@@ -4,7 +4,7 @@ use mqtt_codec::{QoS, ReasonCode};
 
 use super::Owner;
 use crate::changes::{Changes, Stamp};
-use crate::command::{Command, Detach, Publish, Withdraw};
+use crate::command::{Begin, Command, Detach, Publish, Release, Taken, Withdraw};
 use crate::effect::{Effect, Refusal};
 use crate::id::{PartitionId, RequestId, SessionId};
 use crate::partition::{Arrival, Partition, Retains, Source, Whole};
@@ -61,18 +61,9 @@ impl<S: Store> Owner<S> {
                     partition.unsubscribe(*unsubscribe, changes);
                 }
             }
-            Command::Begin(begin) => {
-                let of = (begin.session, begin.request);
-                if let Some((partition, changes)) = self.asked(of, Growth::Yes) {
-                    partition.begin_incoming(begin, changes);
-                }
-            }
-            Command::Release(release) => {
-                let of = (release.session, release.request);
-                if let Some((partition, changes)) = self.asked(of, Growth::No) {
-                    partition.release_incoming(release, changes);
-                }
-            }
+            Command::Begin(begin) => self.begin(begin),
+            Command::Taken(taken) => self.taken(&taken),
+            Command::Release(release) => self.release(release),
             Command::Acknowledge(acknowledge) => {
                 if let Some((partition, changes)) = self.at(acknowledge.session.partition()) {
                     partition.acknowledge(acknowledge, changes);
@@ -90,6 +81,27 @@ impl<S: Store> Owner<S> {
             }
         }
         Ok(())
+    }
+
+    fn begin(&mut self, begin: Begin) {
+        if let Some((partition, changes)) = self.asked((begin.session, begin.request), Growth::Yes)
+        {
+            partition.begin_incoming(begin, changes);
+        }
+    }
+
+    fn taken(&mut self, taken: &Taken) {
+        if let Some((partition, changes)) = self.at(taken.session.partition()) {
+            partition.take_incoming(taken, changes);
+        }
+    }
+
+    fn release(&mut self, release: Release) {
+        if let Some((partition, changes)) =
+            self.asked((release.session, release.request), Growth::No)
+        {
+            partition.release_incoming(release, changes);
+        }
     }
 
     fn detach(&mut self, detach: Detach, stamp: Stamp) {

@@ -126,7 +126,7 @@ impl Partition {
         let packet_id = key.get(8..).and_then(|rest| <[u8; 2]>::try_from(rest).ok());
         let packet_id =
             packet_id.ok_or(StoreError::Damaged { table, what: "its key has a wrong length" })?;
-        let once: OnceKey = decode_incoming(value)?;
+        let once: Option<OnceKey> = decode_incoming(value)?;
         let incoming = (u16::from_be_bytes(packet_id), once);
         self.session(table, key)?.more().incoming.push(incoming);
         Ok(())

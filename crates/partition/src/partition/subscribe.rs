@@ -7,7 +7,7 @@ use mqtt_codec::{
 use super::flush::Left;
 use super::{Partition, Terms, attach, delete, put};
 use crate::changes::{Changes, Internal, JoinGroup, MemberKind, Stamp};
-use crate::command::{Begin, Release, Subscribe, Unsubscribe};
+use crate::command::{Begin, Release, Subscribe, Taken, Unsubscribe};
 use crate::effect::{Effect, Refusal};
 use crate::id::{Epoch, PartitionId, RequestId, SessionId};
 use crate::row::{
@@ -239,19 +239,38 @@ impl Partition {
         let Some(session) = self.sessions.find_mut(id) else { return };
         let persistent = session.kind == SessionKind::Persistent;
         let incoming = &mut session.more().incoming;
-        let known = incoming.iter().find(|(known, _)| *known == packet_id.value());
-        let key = match known {
-            Some((_, key)) => *key,
-            None => {
-                incoming.push((packet_id.value(), key));
-                if persistent {
-                    let row = incoming_key(id, packet_id.value());
-                    put(changes, Table::Incoming, &row, encode_incoming(key));
-                }
-                key
+        let known = incoming.iter().position(|(known, _)| *known == packet_id.value());
+        let begun = known.and_then(|at| incoming[at].1);
+        if begun.is_none() {
+            // One that was taken is known to its connection: this is another message.
+            match known {
+                Some(at) => incoming[at].1 = Some(key),
+                None => incoming.push((packet_id.value(), Some(key))),
             }
-        };
-        changes.effects.push(Effect::Begun { request, key });
+            if persistent {
+                let row = incoming_key(id, packet_id.value());
+                put(changes, Table::Incoming, &row, encode_incoming(Some(key)));
+            }
+        }
+        changes.effects.push(Effect::Begun { request, key: begun.unwrap_or(key) });
+    }
+
+    /// QoS 2 messages of a client are where they must be: they need their keys no more, which others keep for a
+    /// while only, and are not published again.
+    pub(crate) fn take_incoming(&mut self, taken: &Taken, changes: &mut Changes) {
+        let found = self.sessions.find_mut(taken.session);
+        let found = found.filter(|one| one.epoch == taken.epoch && one.holder.is_some());
+        let Some(session) = found.filter(|one| one.kind == SessionKind::Persistent) else { return };
+        let Some(more) = &mut session.more else { return };
+        for packet_id in &taken.packet_ids {
+            let incoming = more.incoming.iter_mut().find(|(id, _)| *id == packet_id.value());
+            if let Some((packet_id, key)) = incoming
+                && key.take().is_some()
+            {
+                let row = incoming_key(taken.session, *packet_id);
+                put(changes, Table::Incoming, &row, encode_incoming(None));
+            }
+        }
     }
 
     /// A client's PUBREL. Answered also when there is nothing to release `[MQTT-4.3.3-11]`.

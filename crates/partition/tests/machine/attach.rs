@@ -3,7 +3,7 @@
 use mqtt_codec::{PacketId, QoS};
 use partition::{
     Attach, Begin, Command, Effect, Epoch, Farewell, OnceKey, ProxyId, QueueSeq, Reattach, Refusal,
-    Release, RequestId, Revocation, Subscribe, Withdraw,
+    Release, RequestId, Revocation, Subscribe, Taken, Withdraw,
 };
 
 use crate::rig::{EVER, Rig, attach, filter, holder, options, texts, will};
@@ -256,12 +256,37 @@ fn the_key_of_an_incoming_message_stays_until_it_is_released() {
     rig.run(Command::Begin(begin(11, RequestId(71))));
     assert_eq!(rig.answers(), [Effect::Begun { request: RequestId(71), key: OnceKey(10) }]);
     let client = rig.connect("a", holder(2, 1));
-    assert_eq!(client.attached.incoming, [(packet_id, OnceKey(10))]);
+    assert_eq!(client.attached.incoming, [(packet_id, Some(OnceKey(10)))]);
     let (request, epoch) = (RequestId(72), client.attached.epoch);
     rig.run(Command::Release(Release { request, session, epoch, packet_id }));
     assert!(rig.answers().contains(&Effect::Released { request }));
     rig.reopen();
     assert_eq!(rig.connect("a", holder(3, 1)).attached.incoming, []);
+}
+
+#[test]
+fn an_incoming_message_that_was_taken_is_known_as_that_until_it_is_released() {
+    let mut rig = Rig::new();
+    let client = rig.connect("a", holder(1, 1));
+    let (session, epoch) = (client.attached.session, client.attached.epoch);
+    let [first, second] = [5, 6].map(|id| PacketId::new(id).unwrap());
+    let begin = |packet_id, key, request| {
+        let (request, key) = (RequestId(request), OnceKey(key));
+        Command::Begin(Begin { request, session, epoch, packet_id, key })
+    };
+    rig.run(begin(first, 10, 70));
+    rig.run(begin(second, 11, 71));
+    let taken = |epoch| Command::Taken(Taken { session, epoch, packet_ids: vec![first] });
+    rig.run(taken(Epoch(epoch.0 + 1)));
+    rig.run(taken(epoch));
+    rig.run(taken(epoch));
+    rig.reopen();
+    let client = rig.connect("a", holder(2, 1));
+    assert_eq!(client.attached.incoming, [(first, None), (second, Some(OnceKey(11)))]);
+    let (request, epoch) = (RequestId(72), client.attached.epoch);
+    rig.run(Command::Release(Release { request, session, epoch, packet_id: first }));
+    let client = rig.connect("a", holder(3, 1));
+    assert_eq!(client.attached.incoming, [(second, Some(OnceKey(11)))]);
 }
 
 #[test]

@@ -193,6 +193,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
 
     /// The client gives the packet identifier of a QoS 2 message back.
     pub(super) fn release(&mut self, packet_id: PacketId, ticket: Ticket) {
+        // That it was taken is told before.
+        self.confirm();
         let number = self.ask(Ask::Release(packet_id));
         if let Some(kept) = &mut self.kept {
             kept.releasing(packet_id, number, ticket);

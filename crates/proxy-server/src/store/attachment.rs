@@ -134,6 +134,8 @@ struct Flow {
     group_settled: VecDeque<GroupPlace>,
     /// Those of groups that had arrived when a link broke last: the store may send them again.
     repeated: HashSet<GroupPlace, foldhash::fast::RandomState>,
+    /// QoS 2 messages from the client that were published, and are not released.
+    taken: VecDeque<PacketId>,
 }
 
 /// What the answer to an attach leads to.
@@ -322,6 +324,9 @@ impl Attachment {
     pub(super) fn ask(&self, to: &StoreLink, ask: Ask) -> AskNumber {
         let mut state = self.state.lock();
         let number = state.next_ask();
+        if let (Ask::Release(packet_id), Some(flow)) = (&ask, &mut state.flow) {
+            flow.release(*packet_id);
+        }
         if let (Stage::Held(held), Some(link)) = (&state.stage, state.link) {
             to.send(link, self.ask_call(*held, number, &ask));
         }
@@ -351,7 +356,7 @@ impl Attachment {
         };
         let flow = state.flow();
         flow.confirm(&confirmations);
-        let Confirmations { settled, received, group } = confirmations;
+        let Confirmations { settled, received, group, taken } = confirmations;
         let Some((held, link)) = told else {
             return;
         };
@@ -360,6 +365,9 @@ impl Attachment {
         }
         if !group.is_empty() {
             to.send(link, SessionCall::AcknowledgeGroup { held, settled: group });
+        }
+        if !taken.is_empty() {
+            to.send(link, SessionCall::Taken { held, packet_ids: taken });
         }
     }
 
@@ -541,11 +549,13 @@ impl Flow {
             group: VecDeque::new(),
             group_settled: VecDeque::new(),
             repeated: HashSet::default(),
+            taken: VecDeque::new(),
         }
     }
 
     fn confirm(&mut self, confirmations: &Confirmations) {
         self.received.extend(&confirmations.received);
+        self.taken.extend(&confirmations.taken);
         for &place in &confirmations.settled {
             self.settled.push(place);
         }
@@ -558,6 +568,13 @@ impl Flow {
                 self.group_settled.pop_front();
             }
             self.group_settled.push_back(place);
+        }
+    }
+
+    /// The client gives a packet identifier back; in the order in which it began with them, more or less.
+    fn release(&mut self, packet_id: PacketId) {
+        if let Some(at) = self.taken.iter().position(|taken| *taken == packet_id) {
+            self.taken.remove(at);
         }
     }
 
@@ -588,7 +605,11 @@ impl Flow {
         let of_group = of_group
             .into_iter()
             .map(move |settled| SessionCall::AcknowledgeGroup { held, settled });
-        settled.chain(received).chain(of_group)
+        let taken = (!self.taken.is_empty()).then(|| {
+            let packet_ids = self.taken.iter().copied().collect();
+            SessionCall::Taken { held, packet_ids }
+        });
+        settled.chain(received).chain(of_group).chain(taken)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use cluster_rpc::frame::{GroupPlace, QueuePlace};
+use mqtt_codec::PacketId;
 use mqtt_session::Confirmation;
 
 /// What a client has confirmed since the store was told last.
@@ -14,6 +15,8 @@ pub(crate) struct Confirmations {
     pub received: Vec<QueuePlace>,
     /// Done with, of groups.
     pub group: Vec<GroupPlace>,
+    /// QoS 2 messages from the client that were published.
+    pub taken: Vec<PacketId>,
 }
 
 impl Confirmations {
@@ -23,13 +26,15 @@ impl Confirmations {
             Confirmation::Settled { place } => self.settled.push(QueuePlace(place)),
             Confirmation::Received { place } => self.received.push(QueuePlace(place)),
             Confirmation::Group { group, place } => self.group.push(GroupPlace { group, place }),
+            Confirmation::Taken { packet_id } => self.taken.push(packet_id),
         }
     }
 
     /// Whether there is nothing to tell.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {
-        self.settled.is_empty() && self.received.is_empty() && self.group.is_empty()
+        let own = self.settled.is_empty() && self.received.is_empty();
+        own && self.group.is_empty() && self.taken.is_empty()
     }
 }
 

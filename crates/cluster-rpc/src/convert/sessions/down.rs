@@ -75,7 +75,10 @@ fn answer(answer: proto::SessionAnswer) -> Result<SessionAnswer, FrameError> {
             held: held(answer.held)?,
             session_present: answer.session_present,
             received: places(answer.received)?,
-            incoming: list(answer.incoming, |one| Ok((packet_id(one.packet_id)?, key(&one.key)?)))?,
+            incoming: list(answer.incoming, |one| {
+                let key = (!one.key.is_empty()).then(|| key(&one.key)).transpose()?;
+                Ok((packet_id(one.packet_id)?, key))
+            })?,
         },
         Answer::Refused(answer) => {
             SessionAnswer::Refused { request: answer.request, refusal: refusal(answer.why)? }
@@ -116,7 +119,7 @@ fn from_answer(answer: SessionAnswer) -> proto::SessionAnswer {
             let incoming =
                 incoming.into_iter().map(|(id, key)| proto::session_attached::Incoming {
                     packet_id: id.value().into(),
-                    key: from_key(key),
+                    key: key.map(from_key).unwrap_or_default(),
                 });
             Answer::Attached(proto::SessionAttached {
                 request,

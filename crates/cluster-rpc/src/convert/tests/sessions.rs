@@ -109,6 +109,10 @@ fn calls() -> Vec<SessionCall> {
             after: Some(TopicName::new("a/b").unwrap()),
             limit: 1,
         },
+        SessionCall::Taken {
+            held: HELD,
+            packet_ids: vec![packet_id, PacketId::new(65_535).unwrap()],
+        },
     ]
 }
 
@@ -169,7 +173,10 @@ fn frames_from_the_store_survive_the_wire() {
                 held: HELD,
                 session_present: true,
                 received: places(&[1, 2]),
-                incoming: vec![(PacketId::new(1).unwrap(), u128::MAX)],
+                incoming: vec![
+                    (PacketId::new(1).unwrap(), Some(u128::MAX)),
+                    (PacketId::new(2).unwrap(), None),
+                ],
             },
             refused(SessionRefusal::Fenced),
             refused(SessionRefusal::TooManySessions),

@@ -10,7 +10,7 @@ use cluster_rpc::{Deliveries, origin_of};
 use mqtt_codec::{TopicFilter, TopicName};
 use partition::{
     Acknowledge, Begin, Command, Detach, Holder, OnceKey, ProxyId, PublishToken, Release,
-    RequestId, SessionId, Store, Subscribe, UnixMillis, Unsubscribe, Withdraw,
+    RequestId, SessionId, Store, Subscribe, Taken, UnixMillis, Unsubscribe, Withdraw,
 };
 
 use super::attaching::began;
@@ -117,9 +117,9 @@ impl<S: Store> Life<S> {
                 SessionCall::ReadRetained { request, filter, after, limit } => {
                     self.read_page(line, PageCall { request, filter, after, limit }, unix);
                 }
-                call @ (SessionCall::Acknowledge { .. } | SessionCall::AcknowledgeGroup { .. }) => {
-                    self.acknowledge(call, unix)
-                }
+                call @ (SessionCall::Acknowledge { .. }
+                | SessionCall::AcknowledgeGroup { .. }
+                | SessionCall::Taken { .. }) => self.acknowledge(call, unix),
                 call @ (SessionCall::Reattach { .. }
                 | SessionCall::Subscribe { .. }
                 | SessionCall::Unsubscribe { .. }
@@ -144,6 +144,10 @@ impl<S: Store> Life<S> {
                 for acknowledge in calls::acknowledge_groups(held, &settled) {
                     self.owner.handle(Command::AcknowledgeGroup(acknowledge), unix);
                 }
+            }
+            SessionCall::Taken { held, packet_ids } => {
+                let (session, epoch) = (calls::session(held), calls::epoch(held));
+                self.owner.handle(Command::Taken(Taken { session, epoch, packet_ids }), unix);
             }
             SessionCall::Attach { .. }
             | SessionCall::Reattach { .. }
@@ -205,6 +209,7 @@ impl<S: Store> Life<S> {
             | SessionCall::Withdraw { .. }
             | SessionCall::Acknowledge { .. }
             | SessionCall::AcknowledgeGroup { .. }
+            | SessionCall::Taken { .. }
             | SessionCall::ReadRetained { .. } => return,
         };
         self.owner.handle(command, self.around.clock.unix(now));

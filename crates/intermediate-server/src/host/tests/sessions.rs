@@ -4,7 +4,7 @@ use cluster_rpc::frame::{
     AttachCall, QueuePlace, SessionAnswer, SessionCall, SessionFarewell, SessionRefusal,
     SessionRevocation,
 };
-use mqtt_codec::{QoS, ReasonCode, TopicFilter};
+use mqtt_codec::{PacketId, QoS, ReasonCode, TopicFilter};
 
 use super::rig::{Rig, client, message, with_will};
 
@@ -134,6 +134,25 @@ async fn a_connection_that_is_withdrawn_before_it_has_its_session_takes_it_from_
     assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal });
     q.detach(newer.held, SessionFarewell::Abnormal);
     assert!(q.attach(client("c", 4)).await.session_present);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_of_a_client_that_was_taken_is_told_as_that_to_the_next_connection() {
+    let rig = Rig::start().await;
+    let mut p = rig.proxy("p").await;
+    let held = p.attach(client("c", 1)).await.held;
+    let packet_ids = [5, 6].map(|id| PacketId::new(id).unwrap());
+    for packet_id in packet_ids {
+        let request = p.ask(|request| SessionCall::Begin { request, held, packet_id, key: 9 });
+        assert_eq!(p.answer(request).await, SessionAnswer::Begun { request, key: 9 });
+    }
+    p.tell(SessionCall::Taken { held, packet_ids: packet_ids[..1].to_vec() });
+    p.detach(held, SessionFarewell::Abnormal);
+    let request = p.ask_attach(client("c", 2));
+    let answer = p.answer(request).await;
+    let SessionAnswer::Attached { incoming, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!(incoming, [(packet_ids[0], None), (packet_ids[1], Some(9))]);
     rig.stop().await;
 }
 

@@ -57,6 +57,8 @@ pub(crate) struct Host {
     /// Places whose PUBREC is committed, in that order.
     received: Vec<u64>,
     incoming: BTreeMap<PacketId, u32>,
+    /// Which of those are known to be taken.
+    known_taken: BTreeSet<PacketId>,
     keys: u32,
     once: BTreeSet<u32>,
     /// What this connection is still to be handed.
@@ -79,6 +81,7 @@ impl Host {
             next: FIRST,
             received: Vec::new(),
             incoming: BTreeMap::new(),
+            known_taken: BTreeSet::new(),
             keys: 0,
             once: BTreeSet::new(),
             to_push: VecDeque::new(),
@@ -129,11 +132,16 @@ impl Host {
             }
         }
         while let Some(confirmation) = connection.poll_confirmation() {
-            self.pending.push(match confirmation {
-                Confirmation::Settled { place } => Change::Settled(place),
-                Confirmation::Received { place } => Change::Received(place),
+            match confirmation {
+                Confirmation::Settled { place } => self.pending.push(Change::Settled(place)),
+                Confirmation::Received { place } => self.pending.push(Change::Received(place)),
                 Confirmation::Group { .. } => panic!("no group"),
-            });
+                // Told before the client can release it.
+                Confirmation::Taken { packet_id } => {
+                    assert!(self.incoming.contains_key(&packet_id));
+                    assert!(self.known_taken.insert(packet_id));
+                }
+            }
         }
     }
 
@@ -171,6 +179,7 @@ impl Host {
             }
             Change::Release { packet_id, ticket } => {
                 assert!(self.incoming.remove(&packet_id).is_some());
+                self.known_taken.remove(&packet_id);
                 connection.complete(ticket, ReasonCode::Success);
             }
         }
@@ -199,7 +208,10 @@ impl Host {
                 Change::Settled(place) => self.settle(place),
                 Change::Received(place) => self.receive(place),
                 Change::Begin { packet_id, .. } => drop(self.begin(packet_id)),
-                Change::Release { packet_id, .. } => drop(self.incoming.remove(&packet_id)),
+                Change::Release { packet_id, .. } => {
+                    self.incoming.remove(&packet_id);
+                    self.known_taken.remove(&packet_id);
+                }
             }
         }
         for publishing in self.publishing.drain(..).take(taken).collect::<Vec<_>>() {
@@ -209,7 +221,13 @@ impl Host {
         self.to_push = unsent.map(|(place, _)| *place).collect();
         Session::Resumed(Resumed {
             released: self.received.iter().map(|&place| slot_of(place)).collect(),
-            incoming: self.incoming.keys().copied().collect(),
+            incoming: self
+                .incoming
+                .keys()
+                .copied()
+                .filter(|id| !self.known_taken.contains(id))
+                .collect(),
+            taken: self.known_taken.iter().copied().collect(),
         })
     }
 
