@@ -199,6 +199,36 @@ fn one_crate_sees_grpc() {
     assert!(seen, "dependencies are not read as they stand in a manifest");
 }
 
+#[test]
+fn the_map_names_only_files_that_exist() {
+    let paths: Vec<_> = sources().into_iter().map(|(path, _)| format!("/{path}")).collect();
+    let map = read(&root().join("ARCHITECTURE.md"));
+    let named = map.split('`').skip(1).step_by(2).filter(|word| word.ends_with(".rs"));
+    let (missing, found): (BTreeSet<_>, _) = named
+        .map(str::to_owned)
+        .partition(|name| !paths.iter().any(|path| path.ends_with(&format!("/{name}"))));
+    require_none("ARCHITECTURE.md", &missing.into_iter().collect::<Vec<_>>());
+    assert!(found.len() > 20, "the names of files are not read as they stand there");
+}
+
+/// The number that a constant of a source has.
+fn constant(path: &str, name: &str) -> u64 {
+    let text = read(&root().join(path));
+    let rest = text.split_once(&format!("const {name}: ")).map(|(_, rest)| rest);
+    let number = rest.and_then(|rest| rest.split_once(" = ")?.1.split_once(';'));
+    let number = number.map(|(number, _)| number.replace('_', "").parse());
+    number.unwrap_or_else(|| panic!("no {name} in {path}")).expect("a number")
+}
+
+/// The proxy and the store have no crate in common that it could be said in.
+#[test]
+fn a_place_in_a_queue_has_the_same_packet_identifier_everywhere() {
+    let places = constant("crates/partition/src/id.rs", "QUEUE_PACKET_IDS");
+    assert_eq!(constant("crates/proxy-server/src/store.rs", "QUEUE_PACKET_IDS"), places);
+    let chosen = constant("crates/mqtt-session/src/outbound/in_flight.rs", "CHOSEN");
+    assert_eq!(chosen, places + 1, "a session chooses others than those of places");
+}
+
 /// A line of a list of statements.
 struct Statement {
     binds: String,
