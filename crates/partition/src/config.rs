@@ -49,7 +49,7 @@ impl Default for Limits {
             sessions: 1_000_000,
             subscriptions_per_session: 1_000,
             retained_messages: 1_000_000,
-            retained_bytes: 1 << 30,
+            retained_bytes: 256 << 20,
         }
     }
 }

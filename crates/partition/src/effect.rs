@@ -124,9 +124,6 @@ pub enum Refusal {
     /// There are as many sessions as there may be.
     #[error("no room for another session")]
     TooManySessions,
-    /// The client has taken over its identifier too often lately.
-    #[error("the client identifier changes hands too often")]
-    Contested,
     /// The store has no room.
     #[error("the store is full")]
     Full,
@@ -137,8 +134,6 @@ pub enum Refusal {
 pub enum Revocation {
     /// Another connection has its client identifier `[MQTT-3.1.4-3]`.
     TakenOver,
-    /// The session was ended by an operator or its state is not here.
-    Ended,
 }
 
 /// A message for one connection.

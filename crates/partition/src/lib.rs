@@ -2,7 +2,9 @@
 //! shared groups.
 //!
 //! Owns the rows and every decision about them. The core of it, `Partition`, is a deterministic
-//! state machine: `apply(command, at) -> rows to write, effects`; no clock, no randomness, no I/O.
+//! state machine: a command and the time of it change what is in memory, and add rows and effects to the changes
+//! of the commit being put together. No clock, no randomness; it reads queues and keys from the store, and
+//! writes nothing itself.
 //! `Owner` holds all partitions of one process over one [`Store`]: it collects commands, commits what they
 //! changed as one batch, and only then lets their effects out. Invariant: no effect is visible
 //! before everything that caused it is committed. Does not: open sockets, start tasks, read a clock.

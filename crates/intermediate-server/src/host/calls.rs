@@ -126,7 +126,6 @@ pub(super) fn refusal(refusal: Refusal) -> SessionRefusal {
     match refusal {
         Refusal::Fenced => SessionRefusal::Fenced,
         Refusal::TooManySessions => SessionRefusal::TooManySessions,
-        Refusal::Contested => SessionRefusal::Contested,
         Refusal::Full => SessionRefusal::Full,
     }
 }
@@ -134,7 +133,6 @@ pub(super) fn refusal(refusal: Refusal) -> SessionRefusal {
 pub(super) fn revocation(why: Revocation) -> SessionRevocation {
     match why {
         Revocation::TakenOver => SessionRevocation::TakenOver,
-        Revocation::Ended => SessionRevocation::Ended,
     }
 }
 

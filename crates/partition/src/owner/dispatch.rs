@@ -32,9 +32,8 @@ impl<S: Store> Owner<S> {
             }
             Command::Reattach(reattach) => {
                 let there = PartitionId::of_client(&reattach.attach.client, self.config.partitions);
-                let whole = self.whole();
                 if let Some((partition, changes)) = self.at(there) {
-                    partition.reattach(*reattach, stamp, whole, changes);
+                    partition.reattach(*reattach, stamp, changes);
                 }
                 self.fire_due(stamp);
             }

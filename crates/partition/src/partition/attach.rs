@@ -52,18 +52,8 @@ impl Partition {
     }
 
     /// A connection goes on after its stream was broken.
-    pub(crate) fn reattach(
-        &mut self,
-        reattach: Reattach,
-        stamp: Stamp,
-        whole: Whole,
-        changes: &mut Changes,
-    ) {
+    pub(crate) fn reattach(&mut self, reattach: Reattach, stamp: Stamp, changes: &mut Changes) {
         let attach = &reattach.attach;
-        if reattach.session.number() == 0 {
-            let anew = Attach { clean_start: true, ..reattach.attach };
-            return self.attach(anew, stamp, whole, changes);
-        }
         let (id, request) = (reattach.session, attach.request);
         let found = self.sessions.find(id).filter(|session| {
             session.client == attach.client && session.kind != SessionKind::Dying
