@@ -168,7 +168,7 @@ impl Keeper {
         let _shown = Shown { way: &self.way, close };
         // Who tells of later changes has seen the way by now, or has told nobody.
         if *self.service.state().borrow() == RelayState::Serving {
-            sender.try_send(Input::Serving).ok();
+            life.serving();
         }
         Ok(life.run(&mut inputs, waiter, |room| self.report(room)))
     }

@@ -174,8 +174,10 @@ impl<S: Store> Owner<S> {
         let mut targets = std::mem::take(&mut self.targets);
         self.routes.matches(&publish.message.topic, &mut targets);
         let concerned = !targets.is_empty() || publish.message.retain;
+        // Nobody gets it, and it takes a retained message away.
+        let only_deletes = targets.is_empty() && publish.message.payload.is_empty();
         let full = |owner: &mut Self| {
-            owner.room == Room::Low
+            (owner.room == Room::Low && !only_deletes)
                 || targets.iter().any(|target| {
                     let partition = owner.partitions.get_mut(usize::from(*target));
                     partition.is_some_and(|partition| partition.would_refuse(publish))
@@ -226,11 +228,11 @@ impl<S: Store> Owner<S> {
 
     /// Whether a message has come before: then it is as good as taken.
     fn was_taken(&self, publish: &Publish, targets: &[u16]) -> bool {
-        let taken = |target: &u16| {
-            let partition = self.partitions.get(usize::from(*target));
+        let keeper = self.keeper(publish);
+        targets.iter().copied().chain(keeper).all(|target| {
+            let partition = self.partitions.get(usize::from(target));
             partition.is_some_and(|partition| partition.lanes().has_taken(publish.origin))
-        };
-        !targets.is_empty() && targets.iter().all(taken)
+        })
     }
 
     /// A message for all partitions that it concerns.

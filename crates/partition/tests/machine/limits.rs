@@ -1,6 +1,6 @@
 //! Limits and what happens at them, and a store without room.
 
-use mqtt_codec::{QoS, ReasonCode};
+use mqtt_codec::{Message, QoS, ReasonCode};
 use partition::{
     Attach, Begin, Command, DropReason, Effect, Farewell, Limits, MemoryStore, OnceKey, Owner,
     OwnerConfig, OwnerError, ProxyId, PublishToken, QueueLimits, Refusal, RequestId, Room,
@@ -147,7 +147,7 @@ fn a_queue_that_refuses_does_so_for_everyone_and_the_publisher_hears_it() {
             rig.connect("b", holder(2, 1));
             rig.told();
         }
-        let retained = mqtt_codec::Message { retain: true, ..message("t", "3", QoS::AtLeastOnce) };
+        let retained = Message { retain: true, ..message("t", "3", QoS::AtLeastOnce) };
         rig.run(Command::Publish(publish(10, retained)));
         let (token, reason) = (PublishToken(10), ReasonCode::QuotaExceeded);
         assert_eq!(rig.told(), [Effect::NotTaken { token, reason }]);
@@ -268,6 +268,26 @@ fn a_store_without_room_takes_nothing_new_and_lets_everything_go() {
     rig.store.set_room(Room::Enough);
     rig.run(Command::Sent(partition::OutboxId { partition: partition::PartitionId(0), number: 1 }));
     rig.connect("new", holder(1, 9));
+}
+
+#[test]
+fn a_store_without_room_lets_retained_messages_go_and_takes_what_it_has_taken() {
+    let mut rig = Rig::new();
+    let retained = |number, payload| {
+        let message = message("kept", payload, QoS::AtLeastOnce);
+        Command::Publish(publish(number, Message { retain: true, ..message }))
+    };
+    rig.run(retained(50, "x"));
+    rig.store.set_room(Room::Low);
+    rig.run(retained(50, "x"));
+    rig.told();
+    rig.run(retained(50, "x"));
+    rig.run(retained(51, ""));
+    assert_eq!(rig.told(), []);
+    assert_eq!(rig.owner.stats().retained_messages, 0);
+    rig.run(retained(52, "x"));
+    let (token, reason) = (PublishToken(52), ReasonCode::QuotaExceeded);
+    assert_eq!(rig.told(), [Effect::NotTaken { token, reason }]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod limits;
 mod on_disk;
 mod publish;
 mod queue;
-mod retained;
 mod reading;
+mod retained;
 mod rig;
 mod wills;

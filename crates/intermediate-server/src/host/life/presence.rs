@@ -86,6 +86,11 @@ impl<S: Store> Life<S> {
         self.attach_freed(now);
     }
 
+    /// The relay serves already.
+    pub(in crate::host) fn serving(&mut self) {
+        self.presence.serving(Instant::now());
+    }
+
     fn declare_dead(&mut self, proxy: ProxyId, now: Instant) {
         self.owner.handle(Command::ProxyDead(proxy), self.around.clock.unix(now));
         if let Some(line) = self.lines.of_proxy(proxy) {

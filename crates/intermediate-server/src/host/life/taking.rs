@@ -103,11 +103,15 @@ impl<S: Store> Life<S> {
                     let farewell = calls::farewell(farewell);
                     let (session, epoch) = (calls::session(held), calls::epoch(held));
                     let detach = Detach { session, epoch, farewell, expiry_secs };
+                    let held = self.owner.is_held(session, epoch);
                     self.owner.handle(Command::Detach(detach), unix);
                     if let Some(open) = self.lines.line_mut(line) {
                         open.detach(session, epoch);
                     }
-                    self.after_detach(session, now);
+                    // The end of an earlier connection frees nothing.
+                    if held {
+                        self.after_detach(session, now);
+                    }
                 }
                 SessionCall::Withdraw { client, connection, farewell, expiry_secs } => {
                     let holder = Holder { proxy, connection };

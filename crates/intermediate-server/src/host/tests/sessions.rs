@@ -157,6 +157,27 @@ async fn a_message_of_a_client_that_was_taken_is_told_as_that_to_the_next_connec
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_takeover_is_not_let_go_by_the_end_of_a_connection_before() {
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let before = p.attach(client("c", 1)).await.held;
+    p.subscribe(before, "a").await;
+    p.detach(before, SessionFarewell::Abnormal);
+    let held = p.attach(client("c", 2)).await.held;
+    assert_eq!(q.publish("a", b"one").await, ReasonCode::Success);
+    assert_eq!(p.delivery().await.place, QueuePlace(1));
+    let request = q.ask_attach(client("c", 3));
+    p.answer_where(is_revoked).await;
+    p.detach(before, SessionFarewell::Abnormal);
+    p.acknowledge(held, 1);
+    p.detach(held, SessionFarewell::Abnormal);
+    q.attached(request).await;
+    assert_eq!(q.publish("a", b"two").await, ReasonCode::Success);
+    assert_eq!(q.delivery().await.place, QueuePlace(2), "the first was acknowledged in time");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_does_not_wait_for_ever_and_the_newest_wins() {
     let rig = Rig::start().await;
     let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
