@@ -3,7 +3,7 @@
 
 use mqtt_codec::{Ack, Connect, Packet, Publish, QoS, ReasonCode, Version, Will};
 use tempfile::TempDir;
-use testkit::{RawClient, http, persistent};
+use testkit::{RawClient, http, kill, persistent};
 
 use crate::load::Load;
 use crate::support::{BOTH, RECOVERY, message, name, topic_of, value, within};
@@ -33,6 +33,14 @@ fn mortal(topic: &str) -> impl FnOnce(&mut Connect) + use<> {
 async fn will_is_out(up: &Up) {
     within(RECOVERY, "a will is published", async || {
         value(&http(up.intermediate().admin, "/metrics").await, "causeway_wills_total") > 0
+    })
+    .await;
+}
+
+/// Waits until a metric of the intermediate is `wanted`.
+async fn store_says(up: &Up, metric: &str, wanted: u64) {
+    within(RECOVERY, &format!("{metric} is {wanted}"), async || {
+        value(&http(up.intermediate().admin, "/metrics").await, metric) == wanted
     })
     .await;
 }
@@ -306,6 +314,44 @@ async fn a_will_is_published_after_the_death_of_the_proxy_of_the_store_or_of_bot
             up = Up::start_in(folder.path(), 2).await;
         }
     }
+    up.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_comes_back_after_its_lease_leaves_no_session_attached_and_no_will_goes_out_twice()
+ {
+    const CLIENTS: usize = 300;
+    let folder = folder();
+    let up = Up::start_in(folder.path(), 2).await;
+    let topic = name("will");
+    let mut watcher = up.proxy(0).client(Version::V5, &name("watcher"), persistent).await;
+    watcher.subscribe(&format!("{topic}/+"), QoS::AtLeastOnce).await;
+    let mut doomed = Vec::new();
+    for number in 0..CLIENTS {
+        let with_will = mortal(&format!("{topic}/{number}"));
+        doomed.push(up.proxy(1).client(Version::V5, &name("mortal"), with_will).await);
+    }
+    kill("STOP", up.proxy(1).process).await;
+    store_says(&up, "causeway_sessions_attached", 1).await;
+    kill("CONT", up.proxy(1).process).await;
+    for mut client in doomed {
+        client.expect_end(ReasonCode::ServerShuttingDown).await;
+    }
+    let mut topics = Vec::new();
+    for _ in 0..CLIENTS {
+        let publish = watcher.expect_publish().await;
+        watcher.accept(&publish).await;
+        topics.push(topic_of(&publish).to_owned());
+    }
+    topics.sort_unstable();
+    topics.dedup();
+    assert_eq!(topics.len(), CLIENTS, "one will each");
+    watcher.expect_nothing().await;
+    store_says(&up, "causeway_sessions_attached", 1).await;
+    let mut back = up.proxy(1).client(Version::V5, &name("back"), persistent).await;
+    back.subscribe(&topic, QoS::AtLeastOnce).await;
+    store_says(&up, "causeway_sessions_attached", 2).await;
+    store_says(&up, "causeway_wills_total", CLIENTS as u64).await;
     up.stop().await;
 }
 
