@@ -159,7 +159,7 @@ impl Keeper {
             service: self.service.clone(),
             uplink: connected.uplink.clone(),
             metrics: Arc::clone(&self.metrics),
-            tasks: Tasks { runtime: self.runtime.clone(), inputs: sender.clone() },
+            tasks: Tasks { runtime: self.runtime.clone(), inputs: sender },
             lease: self.uplink.lease,
         };
         let mut life = Life::new(owner, around, connected.last_route, disk_bytes);
