@@ -82,11 +82,11 @@ pub fn export(
 /// Makes a store at `path`, which must be empty or not exist, from an archive, and says how many rows it has.
 ///
 /// # Errors
-/// There is a store already, the archive is damaged, or the store cannot be written. What was imported until then
-/// is to be deleted.
+/// There is a store already, the archive is damaged, or the store cannot be written. What was imported until then is
+/// no store.
 pub fn import(path: impl AsRef<Path>, from: impl BufRead) -> Result<u64, ArchiveError> {
     let path = path.as_ref();
-    if path.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
+    if FjallStore::partitions_at(path).is_ok() {
         return Err(ArchiveError::NotEmpty { path: path.display().to_string() });
     }
     let mut lines = Lines { from, number: 0, text: String::new() };
@@ -95,8 +95,10 @@ pub fn import(path: impl AsRef<Path>, from: impl BufRead) -> Result<u64, Archive
         let what = format!("format {}, and this version reads {FORMAT}", header.causeway_archive);
         return Err(lines.fault(what));
     }
-    let mut store = FjallStore::open(path, config(header.partitions))?;
-    load(&mut store, &mut lines)
+    let mut store = FjallStore::begin(path, config(header.partitions))?;
+    let count = load(&mut store, &mut lines)?;
+    store.finish()?;
+    Ok(count)
 }
 
 /// Opens an existing store as it was made.

@@ -239,6 +239,20 @@ fn on_disk(path: &Path) -> MemoryStore {
 }
 
 #[test]
+fn what_an_interrupted_import_leaves_is_no_store() {
+    let place = TempDir::new().unwrap();
+    let (first, second) = (place.path().join("first"), place.path().join("second"));
+    FjallStore::open(&first, config(16)).unwrap().commit(&rows()).unwrap();
+    let mut text = Vec::new();
+    export(&first, Condition::Whole, &mut text).unwrap();
+    let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let cut = lines[..lines.len() - 2].concat();
+    assert!(import(&second, &cut[..]).is_err());
+    let none = check(&second);
+    assert!(matches!(none, Err(ArchiveError::Open(OpenError::Format { .. }))), "{none:?}");
+}
+
+#[test]
 fn a_store_on_disk_is_checked_exported_and_imported() {
     let place = TempDir::new().unwrap();
     let (first, second) = (place.path().join("first"), place.path().join("second"));

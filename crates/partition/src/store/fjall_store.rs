@@ -97,6 +97,23 @@ impl FjallStore {
         Ok(store)
     }
 
+    /// Begins a new store that is none before [`finish`](Self::finish): should this process end before, nothing takes
+    /// what is there for a store.
+    pub(crate) fn begin(path: &Path, config: FjallConfig) -> Result<Self, OpenError> {
+        let (home, found) = Home::enter(path, Some(config.partitions))?;
+        if found == Found::Store {
+            let what = "there is a store already".into();
+            return Err(OpenError::Format { path: home::shown(path), what });
+        }
+        let tail = home.create_tail()?;
+        Self::with(home, tail, config)
+    }
+
+    /// Everything that a new store is to have from its start is committed.
+    pub(crate) fn finish(&self) -> Result<(), OpenError> {
+        self.home.finish()
+    }
+
     /// Opens an existing store to read what is left of it, whatever is missing. It must not be committed to: parts
     /// of commits may be gone. Journals that have to be cut for it are copied first, as `*.jnl.damaged`.
     ///
