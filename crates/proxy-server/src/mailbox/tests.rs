@@ -141,11 +141,13 @@ fn a_reader_that_waits_is_woken_once_for_many_pushes() {
 fn a_message_that_waits_alone_leaves_the_buffer_it_was_read_in() {
     let mailbox = Mailbox::new(limits(100, WhenFull::Disconnect));
     let stranger = || {
+        // In the middle: nothing outside of the buffer is near, wherever the allocator puts it.
+        let place = READ_BUFFER..READ_BUFFER + 3;
         let mut far = vec![0_u8; 2 * READ_BUFFER];
-        far[..3].copy_from_slice(b"x/y");
+        far[place.clone()].copy_from_slice(b"x/y");
         let far = Bytes::from(far);
         let mut delivery = delivery("1", QoS::AtMostOnce);
-        let topic = bytestring::ByteString::try_from(far.slice(..3)).expect("text");
+        let topic = bytestring::ByteString::try_from(far.slice(place)).expect("text");
         let topic = TopicName::new(topic).expect("a topic");
         delivery.message = Arc::new(Message { topic, ..(*delivery.message).clone() });
         (far, delivery)
