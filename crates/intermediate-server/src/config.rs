@@ -164,7 +164,7 @@ const OPTIONS: &[Opt] = &[
     ),
     Opt::new(
         "data.reserve",
-        "\"64MiB\"",
+        "\"256MiB\"",
         "",
         "With less free space on the disk what adds to the store is refused: QoS 1 and 2 with 0x97",
         OptKind::Size,
