@@ -280,9 +280,7 @@ fn refusal_of(error: AttachError, broker: &Broker) -> Refusal {
             broker.metrics.refused.inc();
             ReasonCode::QuotaExceeded
         }
-        AttachError::Refused(
-            SessionRefusal::Fenced | SessionRefusal::Contested | SessionRefusal::Failing,
-        )
+        AttachError::Refused(SessionRefusal::Fenced | SessionRefusal::Contested)
         | AttachError::TimedOut
         | AttachError::Ordered(_)
         | AttachError::GivenUp => ReasonCode::ServerUnavailable,

@@ -365,8 +365,6 @@ pub enum SessionRefusal {
     Contested,
     /// The store is full.
     Full,
-    /// The store does not work at present.
-    Failing,
 }
 
 /// Why a connection has lost its session.

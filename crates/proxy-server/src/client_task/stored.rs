@@ -242,9 +242,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     fn handle_refusal(&mut self, number: AskNumber, refusal: SessionRefusal, now: Instant) {
         let reason = match refusal {
             SessionRefusal::Full | SessionRefusal::TooManySessions => ReasonCode::QuotaExceeded,
-            SessionRefusal::Fenced | SessionRefusal::Contested | SessionRefusal::Failing => {
-                ReasonCode::UnspecifiedError
-            }
+            SessionRefusal::Fenced | SessionRefusal::Contested => ReasonCode::UnspecifiedError,
         };
         if let Some(scans) = &mut self.scans {
             scans.refuse(number);

@@ -122,7 +122,6 @@ fn ended_by(refusal: SessionRefusal) -> ReasonCode {
     match refusal {
         SessionRefusal::Fenced | SessionRefusal::Contested => ReasonCode::SessionTakenOver,
         SessionRefusal::TooManySessions | SessionRefusal::Full => ReasonCode::QuotaExceeded,
-        SessionRefusal::Failing => ReasonCode::ServerBusy,
     }
 }
 

@@ -240,7 +240,6 @@ fn refusal(why: i32) -> Result<SessionRefusal, FrameError> {
         Ok(Why::TooManySessions) => Ok(SessionRefusal::TooManySessions),
         Ok(Why::Contested) => Ok(SessionRefusal::Contested),
         Ok(Why::Full) => Ok(SessionRefusal::Full),
-        Ok(Why::Failing) => Ok(SessionRefusal::Failing),
         Ok(Why::Unspecified) | Err(_) => Err(FrameError::Invalid("refusal")),
     }
 }
@@ -252,7 +251,6 @@ fn from_refusal(refusal: SessionRefusal) -> proto::session_refused::Why {
         SessionRefusal::TooManySessions => Why::TooManySessions,
         SessionRefusal::Contested => Why::Contested,
         SessionRefusal::Full => Why::Full,
-        SessionRefusal::Failing => Why::Failing,
     }
 }
 

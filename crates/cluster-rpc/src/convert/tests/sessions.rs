@@ -182,7 +182,6 @@ fn frames_from_the_store_survive_the_wire() {
             refused(SessionRefusal::TooManySessions),
             refused(SessionRefusal::Contested),
             refused(SessionRefusal::Full),
-            refused(SessionRefusal::Failing),
             SessionAnswer::Subscribed { request: 5, reasons: reasons.clone() },
             SessionAnswer::Unsubscribed { request: 6, reasons },
             SessionAnswer::Begun { request: 7, key: 8 },
