@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{
-    DeliverDown, DeliverUp, Member, NodeId, PublishDown, PublishUp, RelayState, RouteDown, RouteUp,
-    SessionDown, SessionUp,
+    DeliverDown, DeliverUp, Member, NodeId, OriginId, PublishDown, PublishUp, RelayState,
+    RouteDown, RouteUp, SessionDown, SessionUp,
 };
 use cluster_rpc::{Attachment, Attachments, FrameSender, Stream, StreamError, TrySendError};
 use foldhash::fast::RandomState;
@@ -224,6 +224,11 @@ impl Service {
     /// See [`Relay::is_here`].
     pub(crate) fn is_here(&self, member: &Member) -> bool {
         self.shared.lock().relay.is_here(member)
+    }
+
+    /// See [`Relay::has_proxy`].
+    pub(crate) fn has_proxy(&self, origin: OriginId) -> bool {
+        self.shared.lock().relay.has_proxy(origin)
     }
 
     /// See [`Relay::proxies`].

@@ -6,7 +6,9 @@
 
 use std::time::Instant;
 
-use cluster_rpc::frame::{EndpointRole, Incarnation, Member, NodeId, RejectReason, StoreHere};
+use cluster_rpc::frame::{
+    EndpointRole, Incarnation, Member, NodeId, OriginId, RejectReason, StoreHere,
+};
 
 use super::{Attached, Bound, Relay, StreamId, StreamKind, Violation, at};
 use crate::endpoint::{Endpoint, Line};
@@ -44,6 +46,12 @@ impl Relay {
         let slot = self.by_node.get(&member.node);
         let endpoint = slot.and_then(|slot| self.endpoints.get(slot.0 as usize)?.as_ref());
         endpoint.is_some_and(|endpoint| endpoint.member == *member)
+    }
+
+    /// Whether the life of a proxy that makes messages of this origin is here, its routes told or not.
+    #[must_use]
+    pub fn has_proxy(&self, origin: OriginId) -> bool {
+        self.slots().any(|(_, one)| one.role == EndpointRole::Proxy && one.origin == origin)
     }
 
     /// The proxies that are here, their routes told or not.

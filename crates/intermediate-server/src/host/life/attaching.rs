@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use cluster_rpc::frame::{Held as SessionOf, SessionAnswer, SessionRefusal, SessionRevocation};
+use cluster_rpc::frame::{
+    Held as SessionOf, OriginId, SessionAnswer, SessionRefusal, SessionRevocation,
+};
 use mqtt_codec::ClientId;
 use partition::{Command, Holder, SessionId, Store, Withdraw};
 
@@ -98,7 +100,8 @@ impl<S: Store> Life<S> {
 
     fn answers(&self, holder: Holder) -> Answers {
         let has_line = self.lines.of_proxy(holder.proxy).is_some();
-        if has_line || self.is_here(holder.proxy) { Answers::Maybe } else { Answers::Never }
+        let is_here = || self.around.service.has_proxy(OriginId(holder.proxy.0));
+        if has_line || is_here() { Answers::Maybe } else { Answers::Never }
     }
 
     fn follow(&mut self, verdict: Verdict, client: &ClientId, now: Instant) {

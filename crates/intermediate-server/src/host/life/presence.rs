@@ -111,10 +111,6 @@ impl<S: Store> Life<S> {
         }
     }
 
-    pub(super) fn is_here(&self, proxy: ProxyId) -> bool {
-        self.present().contains(&proxy)
-    }
-
     fn present(&self) -> HashSet<ProxyId, RandomState> {
         let members = self.around.service.proxies();
         members.iter().map(|member| ProxyId(origin_of(member).0)).collect()

@@ -1,5 +1,6 @@
 //! The store among the endpoints, and what only those ask for: refusals, leaving, departures.
 
+use cluster_rpc::origin_of;
 use mqtt_codec::ReasonCode;
 
 use super::*;
@@ -430,6 +431,8 @@ fn every_life_that_ends_is_told_once_however_it_ends() {
     let expected = [&a.member, &b.member, &member("b", 2), &c.member, &half];
     assert!(departed.iter().eq(expected), "{departed:?}");
     assert_eq!(net.departed(), []);
+    let [is_here, was_here] = [&d, &a].map(|one| net.relay.has_proxy(origin_of(&one.member)));
+    assert!(is_here && !was_here);
     assert_eq!(net.relay.proxies(), [d.member]);
 }
 
