@@ -71,10 +71,7 @@ fn members(encoder: &mut DescriptorEncoder<'_>, counts: &Counts) -> Result<(), E
         ("stream_violations", "Streams ended because of what came on them", counts.violations),
         ("relay_stalls", "Times the process stood still for a lease", counts.stalls),
     ];
-    for (name, help, value) in counters {
-        counter(encoder, name, help, value)?;
-    }
-    Ok(())
+    each(encoder, counter, &counters)
 }
 
 fn present(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> Result<(), Error> {
@@ -108,10 +105,19 @@ fn present(encoder: &mut DescriptorEncoder<'_>, stats: &Stats) -> Result<(), Err
         ("outbox_congested", "Proxies whose outbox withholds credit", stats.congested_outboxes),
         ("relay_pending", "Messages not acknowledged to the proxy they came from", stats.pending),
     ];
-    for (name, help, value) in gauges {
-        gauge(encoder, name, help, value)?;
-    }
-    Ok(())
+    each(encoder, gauge, &gauges)
+}
+
+/// A metric without labels: name, help and value.
+pub(crate) type Row = (&'static str, &'static str, u64);
+
+/// Encodes every row as [`counter`] or [`gauge`] does one.
+pub(crate) fn each(
+    encoder: &mut DescriptorEncoder<'_>,
+    encode: fn(&mut DescriptorEncoder<'_>, &str, &str, u64) -> Result<(), Error>,
+    rows: &[Row],
+) -> Result<(), Error> {
+    rows.iter().try_for_each(|&(name, help, value)| encode(encoder, name, help, value))
 }
 
 pub(crate) fn counter(

@@ -17,7 +17,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::metrics::{counter, gauge, labelled};
+use crate::metrics::{Row, counter, each, gauge, labelled};
 
 /// How often the store's thread copies its numbers.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -137,12 +137,8 @@ impl Collector for HostCollector {
             (published.stats, published.counts)
         };
         let encoder = &mut encoder;
-        for (name, help, value) in gauges(&self.0, &stats, &counts) {
-            gauge(encoder, name, help, value)?;
-        }
-        for (name, help, value) in counters(&stats, &counts) {
-            counter(encoder, name, help, value)?;
-        }
+        each(encoder, gauge, &gauges(&self.0, &stats, &counts))?;
+        each(encoder, counter, &counters(&stats, &counts))?;
         let busy = ConstCounter::new(self.0.busy().as_secs_f64());
         busy.encode(encoder.encode_descriptor(
             "store_busy",
@@ -161,8 +157,6 @@ impl Collector for HostCollector {
         )
     }
 }
-
-type Row = (&'static str, &'static str, u64);
 
 fn gauges(metrics: &HostMetrics, stats: &Stats, counts: &HostCounts) -> [Row; 15] {
     [
