@@ -15,7 +15,7 @@ use crate::id::{Holder, Lsn, OnceKey, PartitionId, ProxyId, SessionId, UnixMilli
 use crate::store::{StoreError, Table};
 
 mod queue;
-pub(crate) use queue::{Chunk, Content, Cursor, EntryHead};
+pub(crate) use queue::{Chunk, Content, Cursor, Entry, EntryHead};
 
 /// Of all values written here.
 const VERSION: u8 = 1;

@@ -12,7 +12,7 @@ use crate::changes::{Changes, Ready, Source};
 use crate::group::Call;
 use crate::id::{SessionId, UnixMillis};
 use crate::row::{
-    Chunk, Content, Meta, SessionKind, owner_key, partition_key, place_key, place_of,
+    Chunk, Content, Entry, Meta, SessionKind, owner_key, partition_key, place_key, place_of,
 };
 use crate::session::Session;
 use crate::store::{Store, StoreError, Table};
@@ -126,7 +126,8 @@ impl Partition {
         let Some(session) = self.sessions.find_mut(id) else { return Ok(Left::Nothing) };
         let page = chunks_from(id, session.queue.swept(), DELETED, store)?;
         for (last, value) in page.rows {
-            delete_chunk(id, last, &bodies_of(&value)?, &mut self.bodies, store, changes)?;
+            let bodies = bodies_of(&Chunk::decode(&value)?);
+            delete_chunk(id, last, &bodies, &mut self.bodies, store, changes)?;
             session.queue.sweep(last + 1);
             session.changed.cursor = true;
         }
@@ -165,7 +166,8 @@ impl Partition {
             }
             let entries = Chunk::decode(&value)?;
             if entries.iter().all(|entry| session.queue.is_done(entry.place)) {
-                delete_chunk(id, last, &bodies_of(&value)?, &mut self.bodies, store, changes)?;
+                let bodies = bodies_of(&entries);
+                delete_chunk(id, last, &bodies, &mut self.bodies, store, changes)?;
             }
             session.queue.sweep_dropped(last + 1);
         }
@@ -217,13 +219,12 @@ fn delete_chunk(
     of.iter().try_for_each(|body| bodies.release(*body, store))
 }
 
-fn bodies_of(value: &Bytes) -> Result<SmallVec<[u64; 2]>, StoreError> {
-    let entries = Chunk::decode(value)?;
+fn bodies_of(entries: &[Entry]) -> SmallVec<[u64; 2]> {
     let body = |content: &Content| match content {
         Content::Body(body) => Some(*body),
         Content::Inline(_) => None,
     };
-    Ok(entries.iter().filter_map(|entry| body(&entry.content)).collect())
+    entries.iter().filter_map(|entry| body(&entry.content)).collect()
 }
 
 /// Some chunks of a queue, with their last places.
