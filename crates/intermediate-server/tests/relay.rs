@@ -233,16 +233,22 @@ async fn a_restart_of_the_intermediate_under_load_loses_nothing_and_keeps_the_or
     relay.until("both are members", |stats| stats.members == 2).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_proxy_that_dies_stops_holding_acknowledgements_back() {
-    let relay = Intermediate::any().await;
-    let mut publisher = Proxy::start("publisher", relay.address());
+/// A proxy whose message another one has not taken, and that one.
+async fn one_waits_for_the_other(relay: &Intermediate) -> (Proxy, Proxy) {
+    let publisher = Proxy::start("publisher", relay.address());
     let subscriber = Proxy::start("subscriber", relay.address());
     publisher.serving().await;
     subscriber.serving().await;
     subscriber.subscribe("a", QoS::AtLeastOnce).await;
     publisher.publish("a", 1, QoS::AtLeastOnce);
     relay.until("it waits", |stats| stats.pending == 1).await;
+    (publisher, subscriber)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_that_dies_stops_holding_acknowledgements_back() {
+    let relay = Intermediate::any().await;
+    let (mut publisher, subscriber) = one_waits_for_the_other(&relay).await;
     subscriber.stop.cancel();
     publisher.act("completion", |one| one.completed.contains(&1)).await;
     let stats = relay.node.stats();
@@ -350,13 +356,7 @@ async fn a_publisher_hears_which_of_its_messages_were_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_that_leaves_is_waited_for_no_longer() {
     let relay = Intermediate::any().await;
-    let mut publisher = Proxy::start("publisher", relay.address());
-    let subscriber = Proxy::start("subscriber", relay.address());
-    publisher.serving().await;
-    subscriber.serving().await;
-    subscriber.subscribe("a", QoS::AtLeastOnce).await;
-    publisher.publish("a", 1, QoS::AtLeastOnce);
-    relay.until("it waits", |stats| stats.pending == 1).await;
+    let (mut publisher, subscriber) = one_waits_for_the_other(&relay).await;
     subscriber.uplink.leave().await;
     publisher.act("completion", |one| one.completed.contains(&1)).await;
     let counts = relay.node.stats().counts;

@@ -28,7 +28,7 @@ fn value(number: u64) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "the process that is killed: started by the tests below"]
+#[ignore = "needs a test below that starts it as a process and kills it"]
 fn writer() {
     let Ok(path) = env::var(DIRECTORY) else { return };
     let durability = if env::var(FSYNC).is_ok() { Durability::Fsync } else { Durability::Os };
