@@ -79,8 +79,8 @@ const OPTIONS: &[Opt] = &[
         "start_grace",
         "\"4s\"",
         "",
-        "Time after the start in which proxies that nobody has named may still come, up to 10m; \
-         at most 1s after the first of those who were members before",
+        "Time after the first proxy came in which those that nobody has named may still come, up to \
+         10m; at most 1s if one of them was a member before",
         OptKind::Duration,
     ),
     Opt::new(
@@ -259,7 +259,7 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// What holds for all processes of the cluster.
     pub cluster: ClusterConfig,
-    /// Wait after the start.
+    /// Wait after the first proxy came.
     pub start_grace: Period,
     /// Wait before the end.
     pub drain: Period,

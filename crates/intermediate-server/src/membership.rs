@@ -8,7 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use cluster_rpc::frame::{Incarnation, Member, NodeId, RejectReason};
+use cluster_rpc::frame::{EndpointRole, Hello, Incarnation, Member, NodeId, RejectReason};
 
 /// This many lives are remembered after their end.
 const MOST_RETIRED: usize = 4_096;
@@ -51,32 +51,33 @@ const STRANGERS: Duration = Duration::from_secs(1);
 /// The wait after a start, and after the relay itself stood still: no message is taken before every
 /// endpoint that may exist has told its routes.
 ///
-/// Opens when some endpoint has (the relay asks for the store), all that any of them named have too, and either `grace` is over or
-/// one of them was a member before (so the names are those of the cluster as it was) and a moment
-/// has passed since the first came. Who was named and has not told its routes a lease after the first
-/// came is declared dead, so the wait ends whatever an endpoint does.
+/// Opens when some proxy has (the relay asks for the store), all that any of them named have too, and
+/// since the first proxy came either `grace` is over, or a moment if one of them was a member before: then
+/// the names are those of the cluster as it was. Who was named and has not told its routes a lease after
+/// the first came is declared dead, so the wait ends whatever an endpoint does.
+///
+/// The store counts for none of that: it is in this process, comes first, and knows nobody.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    started: Instant,
     grace: Duration,
     lease: Duration,
+    /// Of a proxy.
     first_hello: Option<Instant>,
     /// Named, and not known to have told all routes; with the newest life that was named.
     awaited: HashMap<NodeId, Incarnation>,
-    synced: HashSet<NodeId>,
+    synced: HashMap<NodeId, EndpointRole>,
     returning: bool,
     open: bool,
 }
 
 impl Gate {
-    pub(crate) fn new(started: Instant, grace: Duration, lease: Duration) -> Self {
+    pub(crate) fn new(grace: Duration, lease: Duration) -> Self {
         Self {
-            started,
             grace,
             lease,
             first_hello: None,
             awaited: HashMap::new(),
-            synced: HashSet::new(),
+            synced: HashMap::new(),
             returning: false,
             open: false,
         }
@@ -86,29 +87,31 @@ impl Gate {
         self.open
     }
 
-    /// What was told before `now` counts no longer: closes until each of `members`, and whoever is
+    /// What was told so far counts no longer: closes until each of `members`, and whoever is
     /// awaited already, has come anew.
-    pub(crate) fn close<'a>(&mut self, members: impl Iterator<Item = &'a Member>, now: Instant) {
+    pub(crate) fn close<'a>(&mut self, members: impl Iterator<Item = &'a Member>) {
         let mut awaited = std::mem::take(&mut self.awaited);
         awaited.extend(members.map(|member| (member.node.clone(), member.incarnation)));
-        *self = Self { awaited, ..Self::new(now, self.grace, self.lease) };
+        *self = Self { awaited, ..Self::new(self.grace, self.lease) };
     }
 
     /// The relay did not run for this long, so nobody could be heard.
     pub(crate) fn pardon(&mut self, stood_still: Duration, now: Instant) {
-        self.started = now.min(self.started + stood_still);
         self.first_hello = self.first_hello.map(|at| now.min(at + stood_still));
     }
 
-    /// `member` has come, and named those it knew.
-    pub(crate) fn hello(&mut self, member: &Member, known: &[Member], now: Instant) {
+    /// An endpoint has come, and named those it knew.
+    pub(crate) fn hello(&mut self, hello: &Hello, now: Instant) {
+        let Hello { member, known, role, .. } = hello;
         if self.open {
             return;
         }
-        self.first_hello.get_or_insert(now);
+        if *role == EndpointRole::Proxy {
+            self.first_hello.get_or_insert(now);
+        }
         self.returning |= known.iter().any(|other| other.node == member.node);
         for named in known.iter().chain([member]) {
-            if !self.synced.contains(&named.node) {
+            if !self.synced.contains_key(&named.node) {
                 let newest = self.awaited.entry(named.node.clone()).or_insert(named.incarnation);
                 *newest = named.incarnation.max(*newest);
             }
@@ -116,16 +119,16 @@ impl Gate {
     }
 
     /// All routes of `node` are here.
-    pub(crate) fn synced(&mut self, node: &NodeId) {
+    pub(crate) fn synced(&mut self, node: &NodeId, role: EndpointRole) {
         if !self.open {
             self.awaited.remove(node);
-            self.synced.insert(node.clone());
+            self.synced.insert(node.clone(), role);
         }
     }
 
     /// Whether all routes of `node` are here, as far as is known while the gate is shut.
     pub(crate) fn has_told(&self, node: &NodeId) -> bool {
-        self.synced.contains(node)
+        self.synced.contains_key(node)
     }
 
     /// `member` is a new life of its node: what the earlier one told is no longer enough.
@@ -140,7 +143,7 @@ impl Gate {
     pub(crate) fn gone(&mut self, node: &NodeId) -> bool {
         let was_awaited = self.awaited.remove(node).is_some();
         self.synced.remove(node);
-        if self.awaited.is_empty() && self.synced.is_empty() {
+        if self.awaited.is_empty() && !self.has_proxy() {
             // Whoever comes next is the first again, and has all the time that the first has.
             self.first_hello = None;
         }
@@ -158,18 +161,21 @@ impl Gate {
 
     /// Opens the gate if it may. Returns whether it opened just now.
     pub(crate) fn try_open(&mut self, now: Instant) -> bool {
-        let all_told = !self.synced.is_empty() && self.awaited.is_empty();
+        let all_told = self.has_proxy() && self.awaited.is_empty();
         if self.open || !all_told || !self.knows_the_cluster(now) {
             return false;
         }
         self.open = true;
-        self.synced = HashSet::new();
+        self.synced = HashMap::new();
         true
     }
 
+    fn has_proxy(&self) -> bool {
+        self.synced.values().any(|&role| role == EndpointRole::Proxy)
+    }
+
     fn knows_the_cluster(&self, now: Instant) -> bool {
-        let strangers = STRANGERS.min(self.grace);
-        let named = self.returning && self.first_hello.is_some_and(|at| now >= at + strangers);
-        named || now >= self.started + self.grace
+        let wait = if self.returning { STRANGERS.min(self.grace) } else { self.grace };
+        self.first_hello.is_some_and(|at| now >= at + wait)
     }
 }

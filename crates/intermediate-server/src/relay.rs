@@ -161,7 +161,7 @@ impl Relay {
     #[must_use]
     pub fn new(config: RelayConfig, now: Instant) -> Self {
         Self {
-            gate: Gate::new(now, config.start_grace, config.lease),
+            gate: Gate::new(config.start_grace, config.lease),
             config,
             streams: HashMap::default(),
             next_stream: 1,

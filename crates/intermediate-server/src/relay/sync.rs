@@ -118,7 +118,7 @@ impl Relay {
         };
         wake(&mut endpoint.routes, &mut self.wakes);
         endpoint.catching_up = Some(hello.head_seq);
-        self.gate.hello(&hello.member, &hello.known, now);
+        self.gate.hello(hello, now);
         if deltas_from.is_some() {
             self.catch_up(slot, now);
         }
@@ -134,7 +134,7 @@ impl Relay {
         let (head, applied) = (endpoint.catching_up, endpoint.table.applied());
         if head.is_some() && applied >= head {
             endpoint.catching_up = None;
-            self.gate.synced(&endpoint.member.node);
+            self.gate.synced(&endpoint.member.node, endpoint.role);
             self.try_open_gate(now);
         }
     }

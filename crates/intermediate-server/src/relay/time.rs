@@ -78,7 +78,7 @@ impl Relay {
             table.abandon_incoming();
         }
         let members = self.endpoints.iter().flatten().map(|endpoint| &endpoint.member);
-        self.gate.close(members, now);
+        self.gate.close(members);
         self.counts.stalls += 1;
     }
 

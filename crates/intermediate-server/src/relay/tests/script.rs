@@ -270,6 +270,17 @@ fn unless_someone_was_here_before_the_grace_is_waited_out() {
 }
 
 #[test]
+fn the_grace_begins_when_the_first_proxy_comes() {
+    let mut net = Net::with(|config| config.start_grace = 2 * SECOND);
+    net.pass(60 * SECOND, &[]);
+    let a = net.join("a", &[]);
+    net.pass(Duration::from_millis(1_900), &[&a]);
+    assert_eq!(net.relay.state(), RelayState::Joining);
+    net.pass(Duration::from_millis(200), &[&a]);
+    assert_eq!(net.relay.state(), RelayState::Serving);
+}
+
+#[test]
 fn applied_is_said_when_the_row_matches_and_a_known_endpoint_needs_deltas_only() {
     let mut net = Net::new();
     let (a, mut b) = (net.join("a", &[]), net.join("b", &[]));

@@ -187,6 +187,20 @@ fn no_message_is_taken_before_the_store_has_told_its_routes() {
 }
 
 #[test]
+fn the_store_alone_does_not_open_the_gate() {
+    let (mut net, store) = Net::with_store(&[]);
+    net.pass(60 * SECOND, &[&store]);
+    assert_eq!(net.relay.state(), RelayState::Joining, "nobody has named the others yet");
+    let known = [member("a", 1), member("b", 1)];
+    let a = net.hello(&known[0], &known);
+    net.snapshot(a, 0, &[]);
+    assert_eq!(net.relay.state(), RelayState::Joining, "another one was named");
+    let b = net.hello(&known[1], &[]);
+    net.snapshot(b, 0, &[]);
+    assert_eq!(net.relay.state(), RelayState::Serving);
+}
+
+#[test]
 fn going_down_does_not_open_the_gate() {
     let mut net = Net::without_store(|config| config.start_grace = Duration::ZERO);
     let a = net.join("a", &[]);
@@ -388,10 +402,10 @@ fn an_endpoint_that_leaves_holds_nothing_back_and_comes_again_in_a_new_life() {
 
 #[test]
 fn who_leaves_before_the_gate_is_open_is_not_awaited() {
-    let mut net = Net::without_store(|config| config.start_grace = Duration::ZERO);
-    let known = [member(STORE, 1), member("b", 1)];
-    let stream = net.hello_of(hello_frame(&known[0], EndpointRole::Store, &known));
-    net.snapshot(stream, 0, &[]);
+    let (mut net, _store) = Net::with_store(&[]);
+    let known = [member("a", 1), member("b", 1)];
+    let a = net.hello(&known[0], &known);
+    net.snapshot(a, 0, &[]);
     let b = net.hello(&known[1], &[]);
     assert_eq!(net.relay.state(), RelayState::Joining);
     net.up(b, RouteUp::Leave);
