@@ -1,0 +1,309 @@
+//! What clients did and saw in a run, event by event, so that it can be judged afterwards.
+//!
+//! Owns the form of a history: one JSON object a line, in the order in which it was written down. An operation has an
+//! invocation and at most one outcome; without one its effect is unknown. Judges nothing: that is the checker's.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+/// A network connection of a client, unique in its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ConnId(pub u64);
+
+/// A message, known by its payload.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MessageId {
+    /// Who published it: the name of a publisher, or `will/` and the client identifier.
+    pub publisher: String,
+    /// Counts from 1; of a will, the number of the connection.
+    pub number: u64,
+}
+
+/// The last will a connection was opened with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Will {
+    /// What its payload says.
+    pub message: MessageId,
+    pub topic: String,
+    /// 0, 1 or 2.
+    pub qos: u8,
+    pub retain: bool,
+    /// Will Delay Interval in seconds; 0 in MQTT 3.1.1.
+    pub delay_secs: u32,
+}
+
+/// One entry of a SUBSCRIBE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// As on the wire, with `$share/GROUP/`.
+    pub filter: String,
+    /// 0, 1 or 2: the most that is asked for.
+    pub qos: u8,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    /// Retain Handling: 0, 1 or 2.
+    pub retain_handling: u8,
+}
+
+/// How a connection came to its end, as its client saw it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// The client sent DISCONNECT with this reason code, and closed.
+    Left(u8),
+    /// The client closed without DISCONNECT.
+    Dropped,
+    /// The server sent DISCONNECT with this reason code.
+    Sent(u8),
+    /// The connection broke or was closed by the other side.
+    Broken,
+}
+
+/// What happened. Where a connection is named it is the one it happened on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum What {
+    /// The first event: what is needed to repeat the run.
+    Run {
+        seed: u64,
+        command: String,
+    },
+
+    /// CONNECT is about to be sent.
+    Connect {
+        conn: ConnId,
+        client_id: String,
+        /// 4 for 3.1.1, 5 for 5.0.
+        version: u8,
+        proxy: usize,
+        clean_start: bool,
+        /// Session Expiry Interval; `u32::MAX` never expires. In 3.1.1: 0 or never.
+        expiry_secs: u32,
+        will: Option<Will>,
+    },
+    /// CONNACK with success.
+    Connected {
+        conn: ConnId,
+        session_present: bool,
+    },
+    /// CONNACK with another code, or none: then what the CONNECT did is unknown.
+    NotConnected {
+        conn: ConnId,
+        code: Option<u8>,
+    },
+    /// A connection that was `Connected` is over.
+    Ended {
+        conn: ConnId,
+        how: End,
+    },
+
+    Subscribe {
+        conn: ConnId,
+        id: u16,
+        filters: Vec<Filter>,
+    },
+    /// SUBACK; a code for each filter.
+    Subscribed {
+        conn: ConnId,
+        id: u16,
+        codes: Vec<u8>,
+    },
+    Unsubscribe {
+        conn: ConnId,
+        id: u16,
+        filters: Vec<String>,
+    },
+    /// UNSUBACK.
+    Unsubscribed {
+        conn: ConnId,
+        id: u16,
+    },
+
+    /// A PUBLISH is about to be sent, for the first time or again: then on a connection that resumed the session of the
+    /// earlier one (QoS 1 and 2), and with DUP.
+    Publish {
+        conn: ConnId,
+        message: MessageId,
+        topic: String,
+        qos: u8,
+        retain: bool,
+        dup: bool,
+        /// Message Expiry Interval.
+        expiry_secs: Option<u32>,
+        /// Deletes what is retained for the topic: the payload is empty, and nobody can know it again.
+        empty: bool,
+    },
+    /// PUBACK or PUBREC. A code of 0x80 or above refuses.
+    Acknowledged {
+        conn: ConnId,
+        message: MessageId,
+        code: u8,
+    },
+    /// PUBCOMP.
+    Completed {
+        conn: ConnId,
+        message: MessageId,
+    },
+
+    /// A PUBLISH has come.
+    Received {
+        conn: ConnId,
+        message: MessageId,
+        topic: String,
+        qos: u8,
+        retain: bool,
+        dup: bool,
+        /// 0 at QoS 0.
+        packet_id: u16,
+        /// False for a QoS 2 repetition whose packet identifier the session still holds.
+        new: bool,
+    },
+    /// A PUBLISH with an empty payload has come: a deletion, as live subscribers see it.
+    ReceivedEmpty {
+        conn: ConnId,
+        topic: String,
+        retain: bool,
+    },
+    /// PUBACK, or PUBREC, is about to be sent for what was received.
+    Confirm {
+        conn: ConnId,
+        packet_id: u16,
+    },
+
+    /// Something is about to be done to the cluster, told in words: `kill proxy 1`, `cut link 0`.
+    Fault {
+        kind: String,
+        target: String,
+    },
+    /// It is over: the process runs and is ready again, the link carries.
+    Healed {
+        kind: String,
+        target: String,
+    },
+    /// No fault is left, and none will come.
+    AllHealed,
+    /// Publishers have stopped; every persistent session is connected from now on, until the end.
+    Quiet,
+    /// Nothing was owed any more as far as the clients could see, or the time for it was over.
+    Settled {
+        in_time: bool,
+    },
+}
+
+/// An event and when it was written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Microseconds since the run began. Never falls.
+    pub at: u64,
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// Takes down events as they happen. Clones write to the same history.
+#[derive(Clone, Debug)]
+pub struct Recorder {
+    start: Instant,
+    events: Arc<Mutex<Vec<Event>>>,
+}
+
+impl Recorder {
+    /// An empty history that begins now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { start: Instant::now(), events: Arc::default() }
+    }
+
+    /// Writes an event down.
+    pub fn record(&self, what: What) {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        events.push(Event { at, what });
+    }
+
+    /// All that was written down so far.
+    #[must_use]
+    pub fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Default for Recorder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl MessageId {
+    /// The payload by which it is known again, filled up to `bytes`.
+    #[must_use]
+    pub fn payload(&self, bytes: usize) -> Vec<u8> {
+        let mut payload = format!("{} {} ", self.publisher, self.number).into_bytes();
+        if payload.len() < bytes {
+            payload.resize(bytes, b'.');
+        }
+        payload
+    }
+
+    /// What [`payload`](Self::payload) says; `None` if it is nothing that this made.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(payload).ok()?;
+        let (publisher, rest) = text.split_once(' ')?;
+        let (number, _) = rest.split_once(' ')?;
+        Some(Self { publisher: publisher.to_owned(), number: number.parse().ok()? })
+    }
+}
+
+/// Writes a history to a file.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn save(events: &[Event], path: &Path) -> io::Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    for event in events {
+        serde_json::to_writer(&mut file, event)?;
+        file.write_all(b"\n")?;
+    }
+    file.flush()
+}
+
+/// Reads a history from a file.
+///
+/// # Errors
+/// The file cannot be read, or a line is no event.
+pub fn load(path: &Path) -> io::Result<Vec<Event>> {
+    let lines = BufReader::new(File::open(path)?).lines();
+    lines.map(|line| Ok(serde_json::from_str(&line?)?)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_reads_back_as_it_was_written() {
+        let recorder = Recorder::new();
+        let message = MessageId { publisher: "p1".to_owned(), number: 7 };
+        recorder.record(What::Run { seed: 1, command: "torture".to_owned() });
+        recorder.record(What::Acknowledged { conn: ConnId(3), message, code: 0 });
+        recorder.record(What::AllHealed);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("history.jsonl");
+        save(&recorder.events(), &path).unwrap();
+        assert_eq!(load(&path).unwrap(), recorder.events());
+    }
+
+    #[test]
+    fn a_message_is_known_by_its_payload() {
+        let message = MessageId { publisher: "will/c 1".replace(' ', "-"), number: 41 };
+        for bytes in [0, 200] {
+            let payload = message.payload(bytes);
+            assert!(payload.len() >= bytes);
+            assert_eq!(MessageId::parse(&payload), Some(message.clone()));
+        }
+        assert_eq!(MessageId::parse(b"foreign"), None);
+    }
+}
