@@ -5,7 +5,7 @@
 //! - [`Broker`]: one proxy with an intermediate; [`Cluster`]: many of both in this process
 //! - [`LinkProxy`]: a cable that can be cut; [`Process`]: a real binary that can be killed
 //! - [`History`]: what was sent and received, and whether that was right
-//! - [`record`]: a history of a long run, event by event
+//! - [`record`]: a history of a long run, event by event; [`load`]: the clients that write it
 //!
 //! Everything listens on loopback and on ports the system chose. Nothing here sleeps to wait for a
 //! condition: it waits for the condition, at most [`DEADLINE`].
@@ -16,6 +16,7 @@ mod cluster;
 mod history;
 mod intermediate;
 mod link;
+pub mod load;
 mod process;
 pub mod record;
 pub mod wire;

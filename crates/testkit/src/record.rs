@@ -173,6 +173,13 @@ pub enum What {
         packet_id: u16,
     },
 
+    /// The server broke the protocol on this connection, as its client alone could see: an answer to nothing, a second
+    /// CONNACK, a packet that cannot be decoded. Always a violation.
+    Violated {
+        conn: ConnId,
+        text: String,
+    },
+
     /// Something is about to be done to the cluster, told in words: `kill proxy 1`, `cut link 0`.
     Fault {
         kind: String,
