@@ -5,6 +5,7 @@
 //! - [`Broker`]: one proxy with an intermediate; [`Cluster`]: many of both in this process
 //! - [`LinkProxy`]: a cable that can be cut; [`Process`]: a real binary that can be killed
 //! - [`History`]: what was sent and received, and whether that was right
+//! - [`mutations`]: faults put into the product on purpose, and who catches them
 //! - [`record`]: a history of a long run, event by event; [`load`]: the clients that write it
 //!
 //! Everything listens on loopback and on ports the system chose. Nothing here sleeps to wait for a
@@ -17,6 +18,7 @@ mod history;
 mod intermediate;
 mod link;
 pub mod load;
+pub mod mutations;
 mod process;
 pub mod record;
 pub mod wire;

@@ -1,0 +1,30 @@
+//! Shows that the simulation and the torture run catch faults: puts known ones into a copy of the product.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use testkit::mutations::{Effort, run};
+
+/// Which of the faults in tests/mutations.toml are caught, and by what
+#[derive(Parser)]
+struct Arguments {
+    /// Only these; all without
+    names: Vec<String>,
+    /// Seeds of the simulation for each
+    #[arg(long, default_value_t = 400)]
+    seeds: u32,
+    /// Steps of each seed
+    #[arg(long, default_value_t = 10_000)]
+    steps: u32,
+    /// Seconds of torture for what the simulation does not catch
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let Arguments { names, seeds, steps, seconds } = Arguments::parse();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
+    let all_caught = run(&root, &names, Effort { seeds, steps, seconds })?;
+    Ok(if all_caught { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
