@@ -1,13 +1,15 @@
-//! The gRPC server: accepts streams, checks the token, hands the streams out.
+//! The accepting side: the gRPC server, which checks the token, and the queue that hands the streams out.
 //!
 //! It knows nothing of what is said on them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -17,10 +19,12 @@ use crate::convert::Wire;
 use crate::frame::{
     DeliverDown, DeliverUp, PublishDown, PublishUp, RouteDown, RouteUp, SessionDown, SessionUp,
 };
+use crate::grpc::incoming;
+use crate::network::{Broken, FramesIn, FramesOut, StreamKind};
 use crate::proto::relay_server::{Relay, RelayServer};
 use crate::proto::routes_server::{Routes, RoutesServer};
 use crate::proto::sessions_server::{Sessions, SessionsServer};
-use crate::stream::{self, Outgoing, Stream};
+use crate::stream::{self, Queued, Stream};
 use crate::token::Token;
 use crate::transport;
 
@@ -64,6 +68,13 @@ pub struct Attachments {
 }
 
 impl Attachments {
+    /// Streams that whoever has the [`Acceptor`] hands in, without a listener. `shutdown` ends them all.
+    #[must_use]
+    pub fn by_hand(shutdown: CancellationToken) -> (Acceptor, Self) {
+        let (sender, accepted) = mpsc::channel(WAITING_STREAMS);
+        (Acceptor { accepted: sender, shutdown }, Self { accepted })
+    }
+
     /// The next stream; `None` when the server has ended.
     pub async fn next(&mut self) -> Option<Attachment> {
         self.accepted.recv().await
@@ -89,9 +100,9 @@ pub fn serve(
     config: AcceptorConfig,
     shutdown: CancellationToken,
 ) -> Attachments {
-    let (sender, accepted) = mpsc::channel(WAITING_STREAMS);
+    let (acceptor, attachments) = Attachments::by_hand(shutdown.clone());
     let limit = transport::decode_limit(config.max_packet_bytes);
-    let service = Service { token: config.token, accepted: sender, shutdown: shutdown.clone() };
+    let service = Service { token: config.token, acceptor };
     let routes = RoutesServer::new(service.clone()).max_decoding_message_size(limit);
     let relay = RelayServer::new(service.clone()).max_decoding_message_size(limit);
     let sessions = SessionsServer::new(service).max_decoding_message_size(limit);
@@ -114,41 +125,92 @@ pub fn serve(
             tokio::time::sleep(SHUTDOWN_GRACE).await;
         };
         tokio::select! {
+            biased;
             served = server => if let Err(error) = served {
                 tracing::error!(%error, "the cluster listener failed");
             },
             () = late => {}
         }
     });
-    Attachments { accepted }
+    attachments
+}
+
+/// Takes the streams that peers open. Clones hand them to the same [`Attachments`].
+#[derive(Clone)]
+pub struct Acceptor {
+    accepted: mpsc::Sender<Attachment>,
+    shutdown: CancellationToken,
+}
+
+impl Acceptor {
+    /// Takes a stream: what comes on it, from whom; gives what is sent on it. Waits while many wait to be served.
+    ///
+    /// # Errors
+    /// Nobody serves streams any more.
+    pub async fn accept(
+        &self,
+        kind: StreamKind,
+        peer: SocketAddr,
+        incoming: FramesIn,
+    ) -> Result<FramesOut, Broken> {
+        Ok(match kind {
+            StreamKind::Routes => Box::pin(self.take(peer, incoming, Attachment::Routes).await?),
+            StreamKind::Publish => Box::pin(self.take(peer, incoming, Attachment::Publish).await?),
+            StreamKind::Deliver => Box::pin(self.take(peer, incoming, Attachment::Deliver).await?),
+            StreamKind::Sessions => {
+                Box::pin(self.take(peer, incoming, Attachment::Sessions).await?)
+            }
+        })
+    }
+
+    async fn take<Up: Wire, Down: Wire>(
+        &self,
+        peer: SocketAddr,
+        incoming: FramesIn,
+        attachment: impl FnOnce(Stream<Up, Down>) -> Attachment + Send,
+    ) -> Result<Queued<Down>, Broken> {
+        let (stream, queued) = stream::accept(peer, incoming, &self.shutdown);
+        let ended = |_| Broken::Lost("going down".to_owned());
+        self.accepted.send(attachment(stream)).await.map_err(ended)?;
+        Ok(queued)
+    }
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone)]
 struct Service {
     token: Option<Token>,
-    accepted: mpsc::Sender<Attachment>,
-    shutdown: CancellationToken,
+    acceptor: Acceptor,
 }
+
+/// What tonic sends.
+type Answers<Down> = tokio_stream::adapters::Map<Queued<Down>, fn(Bytes) -> Result<Bytes, Status>>;
 
 impl Service {
     async fn accept<Up: Wire, Down: Wire>(
         &self,
         request: Request<Streaming<Bytes>>,
         attachment: impl FnOnce(Stream<Up, Down>) -> Attachment + Send,
-    ) -> Result<Response<Outgoing<Down>>, Status> {
+    ) -> Result<Response<Answers<Down>>, Status> {
         if let Some(token) = &self.token {
             token.check(request.metadata())?;
         }
-        let (stream, outgoing) = stream::accept(request, &self.shutdown)?;
-        let ended = |_| Status::unavailable("going down");
-        self.accepted.send(attachment(stream)).await.map_err(ended)?;
-        Ok(Response::new(outgoing))
+        let peer = request.remote_addr().ok_or_else(|| Status::internal("no peer address"))?;
+        let incoming = incoming(request.into_inner());
+        let queued = self.acceptor.take(peer, incoming, attachment).await;
+        let queued = queued.map_err(|broken| Status::unavailable(broken.to_string()))?;
+        Ok(Response::new(queued.map(Ok)))
     }
 }
 
 #[tonic::async_trait]
 impl Routes for Service {
-    type SyncStream = Outgoing<RouteDown>;
+    type SyncStream = Answers<RouteDown>;
 
     async fn sync(
         &self,
@@ -160,8 +222,8 @@ impl Routes for Service {
 
 #[tonic::async_trait]
 impl Relay for Service {
-    type PublishStream = Outgoing<PublishDown>;
-    type DeliverStream = Outgoing<DeliverDown>;
+    type PublishStream = Answers<PublishDown>;
+    type DeliverStream = Answers<DeliverDown>;
 
     async fn publish(
         &self,
@@ -180,7 +242,7 @@ impl Relay for Service {
 
 #[tonic::async_trait]
 impl Sessions for Service {
-    type AttendStream = Outgoing<SessionDown>;
+    type AttendStream = Answers<SessionDown>;
 
     async fn attend(
         &self,

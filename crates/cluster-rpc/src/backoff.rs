@@ -1,6 +1,5 @@
 //! How long to wait before the next attempt to connect.
 
-use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(50);
@@ -28,14 +27,10 @@ impl Backoff {
     }
 }
 
-/// A random number of no cryptographic worth.
-pub(crate) fn random() -> u64 {
-    RandomState::new().hash_one(0_u8)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::{Machine as _, System};
 
     #[test]
     fn pauses_grow_to_a_second_and_begin_anew() {
@@ -46,7 +41,7 @@ mod tests {
             assert_eq!(backoff.next(longest), Duration::from_micros(longest));
         }
         for _ in 0..100 {
-            assert!(backoff.next(random()) <= LONGEST);
+            assert!(backoff.next(System.random()) <= LONGEST);
         }
         backoff.reset();
         assert!(backoff.next(u64::MAX) <= FIRST);

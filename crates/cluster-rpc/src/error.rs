@@ -1,5 +1,7 @@
 //! What can go wrong on a stream, as facts.
 
+use crate::network::Broken;
+
 /// Why a received frame is not one of this protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
@@ -18,14 +20,8 @@ pub enum StreamError {
     #[error("invalid frame: {0}")]
     Frame(#[from] FrameError),
     /// The connection broke, or the peer ended the stream with an error.
-    #[error("stream broken: {}", .0.message())]
-    Broken(Box<tonic::Status>),
-}
-
-impl From<tonic::Status> for StreamError {
-    fn from(status: tonic::Status) -> Self {
-        Self::Broken(Box::new(status))
-    }
+    #[error("stream broken: {0}")]
+    Broken(#[from] Broken),
 }
 
 /// The stream has ended: nothing more can be sent on it.

@@ -6,6 +6,7 @@
 //! # Layout
 //!
 //! - [`frame`]: what is said, as our types; `proto`, `convert`: its form on the wire
+//! - [`network`]: streams of encoded frames, which `grpc` carries; [`machine`]: time and chance
 //! - [`acceptor`], [`stream`]: the accepting side, which knows nothing of what is said
 //! - [`uplink`]: the side of an endpoint, a proxy or the store; `link`: one intermediate; both drive the
 //!   sans-IO cores `origin` (what leaves), `receiver` and `refusals` (what arrives, and what of it was not
@@ -20,9 +21,12 @@ mod convert;
 pub mod digest;
 pub mod error;
 pub mod frame;
+mod grpc;
 pub mod lane;
 mod link;
+pub mod machine;
 mod membership;
+pub mod network;
 mod origin;
 mod proto;
 mod receiver;
@@ -35,10 +39,12 @@ mod transport;
 pub mod uplink;
 mod wire;
 
-pub use acceptor::{AcceptorConfig, Attachment, Attachments, serve};
+pub use acceptor::{Acceptor, AcceptorConfig, Attachment, Attachments, serve};
 pub use digest::RouteDigest;
 pub use error::{Ended, FrameError, StreamError, TrySendError};
 pub use lane::{lane_of, origin_of};
+pub use machine::Machine;
+pub use network::Network;
 pub use receiver::Incoming;
 pub use route_log::RouteSeq;
 pub use stream::{FrameSender, Stream};

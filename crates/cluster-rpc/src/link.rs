@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub(crate) use self::ack::AckCell;
 use self::channel::Dialer;
 pub(crate) use self::channel::LinkError;
-use crate::backoff::{Backoff, random};
+use crate::backoff::Backoff;
 use crate::membership::{NewLink, Refused};
 use crate::uplink::{Shared, count};
 
@@ -29,9 +29,10 @@ use crate::uplink::{Shared, count};
 pub(crate) async fn run<T: Send + 'static>(shared: Arc<Shared<T>>, link: NewLink) {
     let stop = link.stop.clone();
     tokio::select! {
-        () = keep(&shared, &link) => {}
-        () = stop.cancelled() => {}
+        biased;
         () = shared.shutdown.cancelled() => {}
+        () = stop.cancelled() => {}
+        () = keep(&shared, &link) => {}
     }
     // The connection's task goes on with what the route stream sends until the session has ended.
     shared.with_roster(|roster, now| roster.handle_down(link.address, Refused::No, now));
@@ -59,7 +60,7 @@ async fn keep<T: Send + 'static>(shared: &Arc<Shared<T>>, link: &NewLink) {
         shared.resolve.notify_one();
         count(&shared.metrics().reconnects, 1);
         report(link, &error, &mut last_reason);
-        tokio::time::sleep(backoff.next(random())).await;
+        tokio::time::sleep(backoff.next(shared.random())).await;
     }
 }
 

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::{Request, Status, Streaming};
 
 use crate::convert::Wire;
 use crate::error::{Ended, StreamError, TrySendError};
+use crate::network::FramesIn;
 
 /// Frames that may wait to be sent: one is written while the next is there. Few, because what does not
 /// become a frame yet becomes part of a larger one: under load batches grow instead of their number.
@@ -106,14 +106,14 @@ impl<Down> fmt::Debug for FrameSender<Down> {
     }
 }
 
-/// What tonic sends: the queued frames, until the stream has ended and the queue is empty.
-pub(crate) struct Outgoing<Down> {
+/// What is sent to the peer: the queued frames, until the stream has ended and the queue is empty.
+pub(crate) struct Queued<Down> {
     queue: mpsc::Receiver<Down>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl<Down: Wire> tokio_stream::Stream for Outgoing<Down> {
-    type Item = Result<Bytes, Status>;
+impl<Down: Wire> tokio_stream::Stream for Queued<Down> {
+    type Item = Bytes;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
@@ -121,24 +121,24 @@ impl<Down: Wire> tokio_stream::Stream for Outgoing<Down> {
             // Queued frames still come out; new ones are refused.
             this.queue.close();
         }
-        this.queue.poll_recv(context).map(|frame| frame.map(|frame| Ok(frame.encode())))
+        this.queue.poll_recv(context).map(|frame| frame.map(Wire::encode))
     }
 }
 
-/// Makes both ends of a call that was just accepted. `shutdown` ends it too.
+/// Makes both ends of a stream that was just accepted. `shutdown` ends it too.
 pub(crate) fn accept<Up: Wire, Down: Wire>(
-    request: Request<Streaming<Bytes>>,
+    peer: SocketAddr,
+    incoming: FramesIn,
     shutdown: &CancellationToken,
-) -> Result<(Stream<Up, Down>, Outgoing<Down>), Status> {
-    let peer = request.remote_addr().ok_or_else(|| Status::internal("no peer address"))?;
+) -> (Stream<Up, Down>, Queued<Down>) {
     let (sender, queue) = mpsc::channel(QUEUE_FRAMES);
     let ended = shutdown.child_token();
-    let incoming = request.into_inner().map(|message| Ok(Up::decode(message?)?));
+    let incoming = incoming.map(|message| Ok(Up::decode(message?)?));
     let stream = Stream {
         peer,
         incoming: Box::pin(incoming),
         sender: FrameSender { queue: sender },
         ended: ended.clone(),
     };
-    Ok((stream, Outgoing { queue, ended: Box::pin(ended.cancelled_owned()) }))
+    (stream, Queued { queue, ended: Box::pin(ended.cancelled_owned()) })
 }

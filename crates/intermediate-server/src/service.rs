@@ -374,7 +374,7 @@ impl Service {
             let frame = match frame {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break End::Ended,
-                Err(StreamError::Broken(status)) => break End::Broken(status.message().to_owned()),
+                Err(StreamError::Broken(broken)) => break End::Broken(broken.to_string()),
                 Err(error @ StreamError::Frame(_)) => break End::Refused(error.to_string()),
             };
             let now = Instant::now();

@@ -7,14 +7,14 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use tonic::transport::Channel;
+use tokio_stream::StreamExt as _;
 
 use super::ack::AckCell;
 use super::channel::{Dialer, LinkError};
 use crate::convert::{Wire as _, incoming_frame};
 use crate::frame::{DeliverOpen, DeliverUp, Member, PublishDown, PublishUp, StoreHere};
+use crate::network::{Connection, StreamKind};
 use crate::origin::{LinkId, OriginFrame};
-use crate::proto::relay_client::RelayClient;
 use crate::receiver::IncomingFrame;
 use crate::uplink::{Arrived, PublishPoll, Shared};
 use crate::wire;
@@ -36,32 +36,33 @@ impl<T: Send + 'static> Data<'_, T> {
         &self,
         eligible: watch::Receiver<bool>,
     ) -> Result<Infallible, LinkError> {
-        let channel = self.dialer.data().await?;
-        let client = self.dialer.relay(channel.clone());
+        let connection = self.dialer.connect().await?;
+        let connection = connection.as_ref();
         let store = self.shared.store.as_ref().filter(|_| self.store == StoreHere::Yes);
         let attend = async {
             match store {
-                Some(store) => self.attend(self.dialer.sessions(channel), store).await,
+                Some(store) => self.attend(connection, store).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            ended = self.deliver(client.clone()) => ended,
-            ended = self.publish(client.clone(), eligible) => ended,
+            // First what is bounded by what this side sends, so a flood of deliveries keeps nobody waiting.
+            biased;
+            ended = self.publish(connection, eligible) => ended,
             never = attend => match never {},
+            ended = self.deliver(connection) => ended,
         }
     }
 
-    async fn deliver(&self, mut client: RelayClient<Channel>) -> Result<Infallible, LinkError> {
+    async fn deliver(&self, connection: &dyn Connection) -> Result<Infallible, LinkError> {
         let session = self.shared.number();
         let (last_link, last_seq) = self.cell.begin(session);
         let open = DeliverUp::Open(DeliverOpen { member: self.own.clone(), last_link, last_seq });
         let outgoing = DeliverOut { open: Some(open), cell: Arc::clone(&self.cell), session };
-        let call = client.deliver(self.dialer.request(outgoing));
-        let mut incoming = call.await?.into_inner();
+        let mut incoming = connection.open(StreamKind::Deliver, Box::pin(outgoing)).await?;
         let mut opened = false;
         loop {
-            let message = incoming.message().await?.ok_or(LinkError::Ended)?;
+            let message = incoming.next().await.ok_or(LinkError::Ended)??;
             match (incoming_frame(message)?, opened) {
                 (IncomingFrame::LinkOpen(id), false) => {
                     self.cell.open(session, id);
@@ -87,25 +88,26 @@ impl<T: Send + 'static> Data<'_, T> {
     /// makes the intermediate forget the earlier one, so no acknowledgement is ever out of date.
     async fn publish(
         &self,
-        client: RelayClient<Channel>,
+        connection: &dyn Connection,
         mut eligible: watch::Receiver<bool>,
     ) -> Result<Infallible, LinkError> {
         let gone = |_| LinkError::Replaced;
         loop {
             eligible.wait_for(|&eligible| eligible).await.map_err(gone)?;
             tokio::select! {
-                ended = self.publish_while_eligible(client.clone()) => ended?,
+                biased;
                 changed = eligible.wait_for(|&eligible| !eligible) => {
                     changed.map_err(gone)?;
                     continue;
                 }
+                ended = self.publish_while_eligible(connection) => ended?,
             };
         }
     }
 
     async fn publish_while_eligible(
         &self,
-        mut client: RelayClient<Channel>,
+        connection: &dyn Connection,
     ) -> Result<Infallible, LinkError> {
         let id = LinkId(self.shared.number());
         if !self.shared.link_up(id, &self.member.node, self.own.incarnation) {
@@ -114,10 +116,9 @@ impl<T: Send + 'static> Data<'_, T> {
         let _down = DownAtLast { shared: self.shared, id };
         let open = Some(PublishUp::Open(self.own.clone()));
         let outgoing = PublishOut { shared: Arc::clone(self.shared), id, open };
-        let call = client.publish(self.dialer.request(outgoing));
-        let mut incoming = call.await?.into_inner();
+        let mut incoming = connection.open(StreamKind::Publish, Box::pin(outgoing)).await?;
         loop {
-            let message = incoming.message().await?.ok_or(LinkError::Ended)?;
+            let message = incoming.next().await.ok_or(LinkError::Ended)??;
             self.shared.handle_publish_down(id, PublishDown::decode(message)?);
         }
     }

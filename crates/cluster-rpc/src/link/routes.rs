@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, timeout};
-use tonic::Streaming;
+use tokio_stream::StreamExt as _;
 
 use super::ack::AckCell;
 use super::channel::{Dialer, LinkError};
@@ -16,6 +16,7 @@ use super::data::Data;
 use crate::convert::Wire as _;
 use crate::frame::{Incarnation, Member, RejectReason, RouteDown, RouteUp, StoreHere};
 use crate::membership::{BeatDue, RoutePoll, SessionStart};
+use crate::network::{FramesIn, StreamKind};
 use crate::uplink::{Shared, count};
 
 /// One attempt to keep a link.
@@ -43,14 +44,14 @@ impl<'a, T: Send + 'static> Session<'a, T> {
 
     /// Runs until something ends it.
     pub(super) async fn run(&mut self) -> Result<Infallible, LinkError> {
-        let mut client = self.dialer.routes().await?;
+        let connection = self.dialer.connect().await?;
         let address = self.dialer.address;
         let start = self.shared.with_roster(|roster, _| roster.begin(address, self.id));
         let start = start.ok_or(LinkError::Replaced)?;
         let outgoing = RouteOut::new(self, self.shared.config.beat_interval);
-        let call = client.sync(self.dialer.request(outgoing));
-        let response = timeout(self.shared.config.lease, call).await;
-        let mut incoming = response.map_err(|_| LinkError::Silent)??.into_inner();
+        let stream = connection.open(StreamKind::Routes, Box::pin(outgoing));
+        let opened = timeout(self.shared.config.lease, stream).await;
+        let mut incoming = opened.map_err(|_| LinkError::Silent)??;
         let own = start.member.incarnation;
         let (member, store) = self.welcome(&mut incoming, own).await?;
         self.welcomed = true;
@@ -59,16 +60,17 @@ impl<'a, T: Send + 'static> Session<'a, T> {
         let data =
             Data { shared: self.shared, dialer: self.dialer, own: own_member, member, cell, store };
         tokio::select! {
+            biased;
+            () = end.cancelled() => Err(LinkError::Replaced),
             ended = self.hear(&mut incoming, own) => ended,
             ended = data.run(eligible) => ended,
-            () = end.cancelled() => Err(LinkError::Replaced),
         }
     }
 
     /// Waits for the first frame.
     async fn welcome(
         &self,
-        incoming: &mut Streaming<Bytes>,
+        incoming: &mut FramesIn,
         own: Incarnation,
     ) -> Result<(Member, StoreHere), LinkError> {
         match self.recv(incoming).await? {
@@ -92,7 +94,7 @@ impl<'a, T: Send + 'static> Session<'a, T> {
 
     async fn hear(
         &self,
-        incoming: &mut Streaming<Bytes>,
+        incoming: &mut FramesIn,
         own: Incarnation,
     ) -> Result<Infallible, LinkError> {
         let address = self.dialer.address;
@@ -130,9 +132,9 @@ impl<'a, T: Send + 'static> Session<'a, T> {
     }
 
     /// The next frame. Beats are answered, so silence for the lease means that nobody is there.
-    async fn recv(&self, incoming: &mut Streaming<Bytes>) -> Result<RouteDown, LinkError> {
-        let message = timeout(self.shared.config.lease, incoming.message()).await;
-        let message = message.map_err(|_| LinkError::Silent)??.ok_or(LinkError::Ended)?;
+    async fn recv(&self, incoming: &mut FramesIn) -> Result<RouteDown, LinkError> {
+        let message = timeout(self.shared.config.lease, incoming.next()).await;
+        let message = message.map_err(|_| LinkError::Silent)?.ok_or(LinkError::Ended)??;
         Ok(RouteDown::decode(message)?)
     }
 

@@ -9,28 +9,28 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use tonic::transport::Channel;
+use tokio_stream::StreamExt as _;
 
 use super::channel::LinkError;
 use super::data::Data;
-use crate::backoff::{Backoff, random};
+use crate::backoff::Backoff;
 use crate::convert::Wire as _;
 use crate::frame::{SessionDown, SessionUp};
-use crate::proto::sessions_client::SessionsClient;
+use crate::network::{Connection, StreamKind};
 use crate::uplink::{LinkEpoch, StoreEvent, StoreShared, count};
 
 impl<T: Send + 'static> Data<'_, T> {
     /// Keeps a session stream, one after the other.
     pub(super) async fn attend(
         &self,
-        client: SessionsClient<Channel>,
+        connection: &dyn Connection,
         store: &Arc<StoreShared>,
     ) -> Infallible {
         let _turn = store.turn(&self.member.node).await;
         let mut backoff = Backoff::default();
         loop {
             let mut opened = false;
-            let Err(error) = self.attend_once(client.clone(), store, &mut opened).await;
+            let Err(error) = self.attend_once(connection, store, &mut opened).await;
             let node = &self.member.node;
             if opened {
                 backoff.reset();
@@ -39,13 +39,13 @@ impl<T: Send + 'static> Data<'_, T> {
                 tracing::debug!(%node, %error, "the store does not answer");
             }
             count(&self.shared.metrics().store_breaks, 1);
-            tokio::time::sleep(backoff.next(random())).await;
+            tokio::time::sleep(backoff.next(self.shared.random())).await;
         }
     }
 
     async fn attend_once(
         &self,
-        mut client: SessionsClient<Channel>,
+        connection: &dyn Connection,
         store: &Arc<StoreShared>,
         opened: &mut bool,
     ) -> Result<Infallible, LinkError> {
@@ -53,12 +53,12 @@ impl<T: Send + 'static> Data<'_, T> {
         let _guard = store.begin(stream);
         let open = Some(SessionUp::Open(self.own.clone()));
         let outgoing = SessionOut { store: Arc::clone(store), stream, open };
-        let call = client.attend(self.dialer.request(outgoing));
-        let mut incoming = call.await?.into_inner();
+        let mut incoming = connection.open(StreamKind::Sessions, Box::pin(outgoing)).await?;
         loop {
             let message = tokio::select! {
-                message = incoming.message() => message?.ok_or(LinkError::Ended)?,
+                biased;
                 () = store.ended(stream), if *opened => return Err(LinkError::Replaced),
+                message = incoming.next() => message.ok_or(LinkError::Ended)??,
             };
             let event = match (SessionDown::decode(message)?, *opened) {
                 (SessionDown::Opened(member), false) => {

@@ -1,8 +1,11 @@
 //! What an uplink is told at its start.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::frame::{EndpointRole, NodeId};
+use crate::machine::{Machine, System};
+use crate::network::Network;
 use crate::token::Token;
 use crate::transport;
 
@@ -33,6 +36,10 @@ pub struct UplinkConfig {
     pub resolve_interval: Duration,
     /// The largest MQTT packet of the cluster, in bytes: sets the largest frame that is taken.
     pub max_packet_bytes: usize,
+    /// The wall clock and chance.
+    pub machine: Arc<dyn Machine>,
+    /// How intermediates are reached; `None`: by gRPC.
+    pub network: Option<Arc<dyn Network>>,
 }
 
 impl Default for UplinkConfig {
@@ -50,6 +57,8 @@ impl Default for UplinkConfig {
             beat_interval: Duration::from_secs(1),
             resolve_interval: Duration::from_secs(10),
             max_packet_bytes: transport::DEFAULT_MAX_PACKET_BYTES,
+            machine: Arc::new(System),
+            network: None,
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use mqtt_codec::{Message, QoS, ReasonCode};
 use tokio::sync::mpsc;
@@ -11,6 +10,7 @@ use super::Shared;
 use super::metrics::count;
 use crate::frame::Incarnation;
 use crate::link::AckCell;
+use crate::machine::now;
 use crate::receiver::{Incoming, Receiver};
 use crate::refusals::{Place, Refusals};
 
@@ -166,7 +166,7 @@ impl<T: Send + 'static> UplinkEvents<T> {
     }
 
     fn deliveries(&mut self, mut arrived: Arrived) -> Deliveries {
-        let now = Instant::now();
+        let now = now();
         if let Some(present) = self.shared.take_present_origins() {
             self.receiver.forget(&present, now);
             self.refusals.forget(|origin| self.receiver.remembers(origin));

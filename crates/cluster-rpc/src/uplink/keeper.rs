@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Shared;
 use crate::link;
+use crate::machine::now;
 
 /// Names are not resolved more often than this, however often links break.
 const RESOLVE_PAUSE: Duration = Duration::from_millis(200);
@@ -16,9 +17,10 @@ const IDLE: Duration = Duration::from_secs(60);
 /// Runs until the shutdown.
 pub(crate) async fn run<T: Send + 'static>(shared: Arc<Shared<T>>) {
     tokio::select! {
-        () = resolve(&shared) => {}
-        () = watch_deadlines(&shared) => {}
+        biased;
         () = shared.shutdown.cancelled() => {}
+        () = watch_deadlines(&shared) => {}
+        () = resolve(&shared) => {}
     }
 }
 
@@ -54,8 +56,8 @@ async fn lookup(name: &str) -> Vec<SocketAddr> {
 
 async fn watch_deadlines<T>(shared: &Shared<T>) {
     loop {
-        let deadline = shared.read_roster(|roster| roster.settle(Instant::now()));
-        let pause = deadline.map_or(IDLE, |at| at.saturating_duration_since(Instant::now()));
+        let deadline = shared.read_roster(|roster| roster.settle(now()));
+        let pause = deadline.map_or(IDLE, |at| at.saturating_duration_since(now()));
         // Whether by an event or by time, conclusions are drawn anew.
         if tokio::time::timeout(pause.min(IDLE), shared.settled.notified()).await.is_err() {
             shared.note_time();

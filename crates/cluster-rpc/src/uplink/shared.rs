@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mqtt_codec::ReasonCode;
 use parking_lot::Mutex;
@@ -18,6 +18,7 @@ use super::status::{IntermediateStatus, UplinkStatus};
 use super::store::{StoreEvents, StoreLink, StoreShared};
 use crate::frame::{Incarnation, Member, NodeId, OriginId, PublishDown, RejectReason, Route};
 use crate::lane::origin_of;
+use crate::machine::{Machine, now};
 use crate::membership::{Roster, WaiterId};
 use crate::origin::{LinkId, Origin, OriginFrame, Publication, WindowLimits};
 use crate::route_log::RouteSeq;
@@ -78,8 +79,8 @@ impl<T> Shared<T> {
         arrived: mpsc::Sender<Arrived>,
         shutdown: CancellationToken,
     ) -> Self {
-        let now = Instant::now();
-        let incarnation = Incarnation(unix_micros());
+        let now = now();
+        let incarnation = Incarnation(unix_micros(config.machine.as_ref()));
         let member = Member { node: config.node.clone(), incarnation };
         let metrics = Arc::new(UplinkMetrics::default());
         let limits = WindowLimits {
@@ -135,13 +136,13 @@ impl<T> Shared<T> {
     }
 
     pub(crate) fn is_applied(&self, seq: RouteSeq) -> bool {
-        self.roster.lock().is_applied(seq, Instant::now())
+        self.roster.lock().is_applied(seq, now())
     }
 
     pub(crate) async fn applied(&self, seq: RouteSeq) {
         let wait = {
             let mut roster = self.roster.lock();
-            if roster.is_applied(seq, Instant::now()) {
+            if roster.is_applied(seq, now()) {
                 return;
             }
             roster.wait(seq)
@@ -153,7 +154,7 @@ impl<T> Shared<T> {
 
     /// Changes the roster and draws the conclusions.
     pub(crate) fn with_roster<R>(&self, change: impl FnOnce(&mut Roster, Instant) -> R) -> R {
-        let now = Instant::now();
+        let now = now();
         let mut roster = self.roster.lock();
         let result = change(&mut roster, now);
         roster.settle(now);
@@ -201,7 +202,8 @@ impl<T> Shared<T> {
 
     /// An intermediate has turned `rejected` away: everything begins anew under a new incarnation.
     pub(crate) fn fence(&self, rejected: Incarnation, reason: RejectReason) {
-        let fenced = self.with_roster(|roster, _| roster.fence(rejected, reason, unix_micros()));
+        let unix = unix_micros(self.config.machine.as_ref());
+        let fenced = self.with_roster(|roster, _| roster.fence(rejected, reason, unix));
         let Some(new) = fenced else { return };
         let parked = {
             let mut window = self.window.lock();
@@ -322,7 +324,7 @@ impl<T> Shared<T> {
         if !window.open.iter().any(|(open, _)| *open == id) {
             return PublishPoll::Ended;
         }
-        let frame = window.origin.poll_frame(id, Instant::now());
+        let frame = window.origin.poll_frame(id, now());
         if window.origin.has_results() {
             self.events.notify_one();
         }
@@ -384,7 +386,7 @@ impl<T> Shared<T> {
             (lanes, window.origin.links(), messages, bytes)
         };
         let roster = self.roster.lock();
-        let intermediates = roster.intermediates(Instant::now());
+        let intermediates = roster.intermediates(now());
         let intermediates = intermediates.map(|(address, name, member, state)| {
             let carries = lanes
                 .iter()
@@ -412,6 +414,11 @@ impl<T> Shared<T> {
 
     pub(crate) fn metrics(&self) -> &UplinkMetrics {
         &self.metrics
+    }
+
+    /// A random number of no cryptographic worth.
+    pub(crate) fn random(&self) -> u64 {
+        self.config.machine.random()
     }
 
     /// A number not given before in this process.
@@ -458,7 +465,6 @@ impl<T> Drop for WaitGuard<'_, T> {
     }
 }
 
-fn unix_micros() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+fn unix_micros(machine: &dyn Machine) -> u64 {
+    u64::try_from(machine.unix_time().as_micros()).unwrap_or(u64::MAX)
 }

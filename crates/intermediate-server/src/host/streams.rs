@@ -42,8 +42,8 @@ pub(super) async fn serve(mut stream: SessionStream, way: Way) {
     };
     match ended {
         Ok(()) => tracing::debug!(%peer, "session stream ended"),
-        Err(StreamError::Broken(status)) => {
-            tracing::debug!(%peer, error = status.message(), "session stream broken");
+        Err(StreamError::Broken(error)) => {
+            tracing::debug!(%peer, %error, "session stream broken");
         }
         Err(error @ StreamError::Frame(_)) => {
             tracing::warn!(%peer, %error, "session stream ended because of what came on it");
