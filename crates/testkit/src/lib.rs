@@ -20,6 +20,7 @@ mod link;
 pub mod load;
 pub mod mutations;
 mod process;
+pub mod random;
 pub mod record;
 pub mod wire;
 
@@ -29,7 +30,7 @@ pub use broker::{Broker, http};
 pub use client::{RawClient, connect_packet, persistent};
 pub use cluster::{Cluster, Plan};
 pub use history::{History, Violation};
-pub use link::LinkProxy;
+pub use link::{Flow, LinkProxy};
 pub use process::{Process, kill, run};
 
 /// How long anything that must happen may take.
