@@ -61,6 +61,8 @@ pub struct FjallStore {
     home: Home,
     tail: Tail,
     config: FjallConfig,
+    /// A table with so many bytes in memory is written out.
+    memory_of_table: u64,
     progress: Arc<Progress>,
     link: Link,
     epoch: u64,
@@ -152,6 +154,7 @@ impl FjallStore {
             home,
             tail,
             config,
+            memory_of_table: tuning::MEMORY_OF_TABLE,
             progress,
             link: Link::default(),
             epoch: 1,
@@ -216,6 +219,11 @@ impl FjallStore {
     pub fn reserve(&mut self, bytes: u64) {
         self.config.reserve_bytes = bytes;
         self.room.set(None);
+    }
+
+    /// Changes with how many bytes of one table in memory the table is written out; by default 16 MiB.
+    pub fn keep_in_memory(&mut self, bytes: u64) {
+        self.memory_of_table = bytes;
     }
 
     fn commit_rows(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -283,7 +291,7 @@ impl FjallStore {
         let total: u64 = self.unwritten.iter().sum();
         let (largest, bytes) =
             (0..).zip(self.unwritten).max_by_key(|(_, bytes)| *bytes).unwrap_or((0, 0));
-        if total < tuning::MEMORY && bytes < tuning::MEMORY_OF_TABLE {
+        if total < tuning::MEMORY && bytes < self.memory_of_table {
             return Ok(());
         }
         let table: &Keyspace = &self.tables[largest];

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a failure to write or read is a failed test")]
 
 mod behaviour;
+mod crash;
 mod damage;
 mod directory;
 mod kill;
 mod support;
+mod workload;

@@ -129,6 +129,25 @@ pub(crate) fn start_machine_anew(path: &Path, synced: u64) {
     fs::write(tail, bytes).unwrap();
 }
 
+/// Makes the store believe that the machine was started anew since; what it knows to be synced is left as it is.
+pub(crate) fn restart_machine(path: &Path) {
+    let tail = path.join("tail");
+    let Ok(mut bytes) = fs::read(&tail) else { return };
+    for place in [0, 512] {
+        // A place that was not written whole stays so.
+        if bytes.get(place..place + 8) != Some(b"CWTAIL01") || bytes.len() < place + 48 {
+            continue;
+        }
+        let checksum = |bytes: &[u8]| xxh3_64(&bytes[place..place + 40]).to_be_bytes();
+        if bytes[place + 40..place + 48] == checksum(&bytes) {
+            bytes[place + 32..place + 40].copy_from_slice(&7u64.to_be_bytes());
+            let checksum = checksum(&bytes);
+            bytes[place + 40..place + 48].copy_from_slice(&checksum);
+        }
+    }
+    fs::write(tail, bytes).unwrap();
+}
+
 /// The message of a refusal.
 pub(crate) fn refusal(path: &Path) -> String {
     match FjallStore::open(path, CONFIG) {
