@@ -2,6 +2,10 @@
 //!
 //! Owns the form of a history: one JSON object a line, in the order in which it was written down. An operation has an
 //! invocation and at most one outcome; without one its effect is unknown. Judges nothing: that is the checker's.
+//!
+//! What the checker relies on: an invocation is written down before the first byte of it is sent, an outcome after its last byte
+//! was read. What came on one connection is written down in the order in which it came, with nothing left out, also what
+//! came after the client stopped caring. Whoever stops reading a connection says that it `Ended`.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
@@ -72,7 +76,7 @@ pub enum What {
         command: String,
     },
 
-    /// CONNECT is about to be sent.
+    /// CONNECT is about to be sent. Also when there is no telling whether it went out: then `NotConnected` follows.
     Connect {
         conn: ConnId,
         client_id: String,
@@ -89,12 +93,14 @@ pub enum What {
         conn: ConnId,
         session_present: bool,
     },
-    /// CONNACK with another code, or none: then what the CONNECT did is unknown.
+    /// CONNACK with another code, or none: then what the CONNECT did is unknown. The client has closed the connection: whoever
+    /// gets the CONNECT later finds it closed behind it.
     NotConnected {
         conn: ConnId,
         code: Option<u8>,
     },
-    /// A connection that was `Connected` is over.
+    /// A connection that was `Connected` is over; once for each, before the client connects anew because of it. `Left` and
+    /// `Dropped` are written down when the client is about to do so, `Sent` and `Broken` when it has seen it.
     Ended {
         conn: ConnId,
         how: End,
@@ -105,7 +111,7 @@ pub enum What {
         id: u16,
         filters: Vec<Filter>,
     },
-    /// SUBACK; a code for each filter.
+    /// SUBACK; a code for each filter, in their order.
     Subscribed {
         conn: ConnId,
         id: u16,
@@ -123,7 +129,8 @@ pub enum What {
     },
 
     /// A PUBLISH is about to be sent, for the first time or again: then on a connection that resumed the session of the
-    /// earlier one (QoS 1 and 2), and with DUP.
+    /// earlier one (QoS 1 and 2), and with DUP. The number of a message counts within its publisher, whatever the connection.
+    /// A publisher is one client: it publishes on one connection at a time. After PUBREC nothing is published again.
     Publish {
         conn: ConnId,
         message: MessageId,
@@ -136,19 +143,19 @@ pub enum What {
         /// Deletes what is retained for the topic: the payload is empty, and nobody can know it again.
         empty: bool,
     },
-    /// PUBACK or PUBREC. A code of 0x80 or above refuses.
+    /// PUBACK or PUBREC. A code of 0x80 or above refuses. Written down before anything is published because of it.
     Acknowledged {
         conn: ConnId,
         message: MessageId,
         code: u8,
     },
-    /// PUBCOMP.
+    /// PUBCOMP. Without PUBREC, if that was lost, it counts as nothing.
     Completed {
         conn: ConnId,
         message: MessageId,
     },
 
-    /// A PUBLISH has come.
+    /// A PUBLISH has come, whatever it is: also a repetition, with DUP or not.
     Received {
         conn: ConnId,
         message: MessageId,
@@ -158,7 +165,8 @@ pub enum What {
         dup: bool,
         /// 0 at QoS 0.
         packet_id: u16,
-        /// False for a QoS 2 repetition whose packet identifier the session still holds.
+        /// False for a QoS 2 repetition whose packet identifier the session still holds: from PUBLISH to PUBREL, across
+        /// connections as long as the session is the same. Otherwise true.
         new: bool,
     },
     /// A PUBLISH with an empty payload has come: a deletion, as live subscribers see it.
@@ -180,21 +188,25 @@ pub enum What {
         text: String,
     },
 
-    /// Something is about to be done to the cluster, told in words: `kill proxy 1`, `cut link 0`.
+    /// Something is about to be done to the cluster, told in words: `kill proxy 1`, `cut link 0`. The checker knows these words
+    /// in `kind`: `kill` (a process ends without warning), `restart`, `graceful`, `rolling`, `term` (a process is stopped in
+    /// order: its clients' wills wait for their return), `disk` and `full` (the store may have no room), `clock` (a
+    /// clock jumps: no expiry is certain any more). `rolling restart` lasts from its `Fault` to its `Healed`.
     Fault {
         kind: String,
         target: String,
     },
-    /// It is over: the process runs and is ready again, the link carries.
+    /// It is over: the process runs and is ready again, the link carries. With the words of its `Fault`.
     Healed {
         kind: String,
         target: String,
     },
     /// No fault is left, and none will come.
     AllHealed,
-    /// Publishers have stopped; every persistent session is connected from now on, until the end.
+    /// Publishers have stopped; every persistent session is connected from now on, until `Settled`.
     Quiet,
-    /// Nothing was owed any more as far as the clients could see, or the time for it was over.
+    /// Nothing was owed any more as far as the clients could see, or the time for it was over. The end of what is judged: who
+    /// leaves after it was connected to the end.
     Settled {
         in_time: bool,
     },
