@@ -1,6 +1,6 @@
 //! The store inside an intermediate: all that the cluster remembers.
 //!
-//! Owns one thread, which owns the partitions; an uplink to the relays, by which messages come as to any proxy;
+//! Owns one thread, or a task in its place, which owns the partitions; an uplink to the relays, by which messages come as to any proxy;
 //! and the streams by which proxies speak for their clients. Invariant: whatever this says to anyone was
 //! committed before. Does not: decide anything about sessions, which is the partitions' business.
 //!
@@ -44,15 +44,16 @@ use self::keeper::Keeper;
 use self::life::Input;
 use self::metrics::HostMetrics;
 use self::streams::Way;
+use self::waiter::{Alarm, Parking, block_on};
 use crate::service::{Service, SessionStream};
 
 /// Streams that may wait to be served.
 const WAITING_STREAMS: usize = 64;
 
 /// Where a store is opened, again and again.
-pub(crate) trait Home: Send + 'static {
+pub trait Home: Send + 'static {
     /// What is opened.
-    type Store: Store;
+    type Store: Store + Send;
 
     /// Opens it.
     ///
@@ -83,9 +84,19 @@ impl Home for Folder {
     }
 }
 
+/// Where a store runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Running {
+    /// On threads of its own: a commit blocks one.
+    Threads,
+    /// As a task of the runtime, which has one thread, and with it the clock of the runtime.
+    Task,
+}
+
 /// How a store takes part in the cluster.
 #[derive(Debug)]
 pub(crate) struct HostConfig {
+    pub(crate) running: Running,
     pub(crate) node: NodeId,
     pub(crate) owner: OwnerConfig,
     pub(crate) uplink: UplinkConfig,
@@ -105,7 +116,7 @@ impl Host {
         mpsc::channel(WAITING_STREAMS)
     }
 
-    /// Starts the thread. `condition` says how the store is.
+    /// Starts it. `condition` says how the store is.
     ///
     /// # Errors
     /// The system gives no thread.
@@ -126,6 +137,7 @@ impl Host {
             node: config.node,
             owner: config.owner,
             uplink: config.uplink,
+            running: config.running,
             service,
             condition,
             metrics: Arc::clone(&metrics),
@@ -134,10 +146,22 @@ impl Host {
             stop: stop.clone(),
             gone,
         };
-        std::thread::Builder::new()
-            .name("causeway-store".to_owned())
-            .spawn(move || ends.send(keeper.run(home)).ok())
-            .context("start the store's thread")?;
+        match config.running {
+            Running::Threads => {
+                let run = move || {
+                    let parking = Parking::of_thread();
+                    let alarm = Alarm::Thread(Arc::clone(&parking));
+                    ends.send(block_on(parking, keeper.run(alarm, home))).ok()
+                };
+                std::thread::Builder::new()
+                    .name("causeway-store".to_owned())
+                    .spawn(run)
+                    .context("start the store's thread")?;
+            }
+            Running::Task => drop(tokio::spawn(Box::pin(async move {
+                ends.send(keeper.run(Alarm::of_runtime(), home).await).ok()
+            }))),
+        }
         Ok(Self { stop, ended, metrics })
     }
 
@@ -183,6 +207,7 @@ async fn tell(service: Service, way: watch::Receiver<Option<Way>>) {
     let mut state = service.state();
     loop {
         let input = tokio::select! {
+            biased;
             departed = service.departed() => Input::Departed(departed),
             changed = state.changed() => match changed {
                 Ok(()) if *state.borrow_and_update() == RelayState::Serving => Input::Serving,

@@ -30,7 +30,9 @@ mod table;
 mod violation;
 
 pub use config::Config;
-pub use node::{Addresses, Listeners, Node};
+#[doc(hidden)]
+pub use host::Home;
+pub use node::{Addresses, Listeners, Node, Parts};
 pub use outbox::OutboxLimits;
 pub use pending::Amount;
 pub use stats::{Counts, Stats};

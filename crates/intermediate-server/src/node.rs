@@ -6,11 +6,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use cluster_rpc::AcceptorConfig;
 use cluster_rpc::frame::{Incarnation, Member, NodeId, RelayState, StoreHere};
+use cluster_rpc::machine::{Machine, System, now};
+use cluster_rpc::{Acceptor, AcceptorConfig, Attachments, Network};
 use daemon::{Condition, Health};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -18,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::host::{Home, Host};
+use crate::host::{Home, Host, Running};
 use crate::metrics::RelayCollector;
 use crate::relay::{Relay, RelayConfig};
 use crate::service::Service;
@@ -37,6 +38,30 @@ pub struct Listeners {
     pub grpc: TcpListener,
     /// For the HTTP interface.
     pub admin: Option<TcpListener>,
+}
+
+/// What an intermediate works with that has no sockets and threads of its own.
+#[derive(Debug)]
+pub struct Parts<H> {
+    /// Where it is reached, also by its own store.
+    pub address: SocketAddr,
+    /// Where its store is, if it has one.
+    pub home: Option<H>,
+    /// The wall clock and chance.
+    pub machine: Arc<dyn Machine>,
+    /// How its store reaches the relays.
+    pub network: Arc<dyn Network>,
+}
+
+/// How an intermediate is in the world.
+struct Surroundings {
+    attachments: Attachments,
+    closing: CancellationToken,
+    addresses: Addresses,
+    admin: Option<TcpListener>,
+    machine: Arc<dyn Machine>,
+    network: Option<Arc<dyn Network>>,
+    running: Running,
 }
 
 /// Where an intermediate listens.
@@ -80,8 +105,59 @@ impl Node {
         home: Option<H>,
     ) -> anyhow::Result<Self> {
         let addresses = addresses(&listeners).context("read the address of a listener")?;
-        let member =
-            Member { node: config.node(addresses.grpc.port())?, incarnation: incarnation() };
+        let acceptor = AcceptorConfig {
+            token: config.token()?,
+            max_packet_bytes: config.maximum_packet_size.as_usize(),
+        };
+        let closing = CancellationToken::new();
+        let around = Surroundings {
+            attachments: cluster_rpc::serve(listeners.grpc, acceptor, closing.clone()),
+            closing,
+            addresses,
+            admin: listeners.admin,
+            machine: Arc::new(System),
+            network: None,
+            running: Running::Threads,
+        };
+        Self::start_among(config, around, shutdown, home)
+    }
+
+    /// Starts an intermediate without sockets and threads: all of it runs as tasks of the current runtime, which must
+    /// have one thread, and by its clock. Streams come to it by the acceptor.
+    ///
+    /// # Errors
+    /// A value of the configuration that cannot work.
+    #[doc(hidden)]
+    pub fn start_by_hand<H: Home>(
+        config: Config,
+        parts: Parts<H>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<(Self, Acceptor)> {
+        let Parts { address, home, machine, network } = parts;
+        let closing = CancellationToken::new();
+        let (acceptor, attachments) = Attachments::by_hand(closing.clone());
+        let around = Surroundings {
+            attachments,
+            closing,
+            addresses: Addresses { grpc: address, admin: None },
+            admin: None,
+            machine,
+            network: Some(network),
+            running: Running::Task,
+        };
+        Ok((Self::start_among(config, around, shutdown, home)?, acceptor))
+    }
+
+    fn start_among<H: Home>(
+        config: Config,
+        around: Surroundings,
+        shutdown: CancellationToken,
+        home: Option<H>,
+    ) -> anyhow::Result<Self> {
+        let Surroundings { attachments, closing, addresses, admin, machine, network, running } =
+            around;
+        let incarnation = incarnation(machine.as_ref());
+        let member = Member { node: config.node(addresses.grpc.port())?, incarnation };
         let relay = RelayConfig {
             store_here: if home.is_some() { StoreHere::Yes } else { StoreHere::No },
             lease: config.cluster.lease.duration(),
@@ -91,28 +167,24 @@ impl Node {
             outbox: config.outbox_limits(),
             ..RelayConfig::new(member.clone())
         };
-        let mut service = Service::new(Relay::new(relay, Instant::now()));
+        let mut service = Service::new(Relay::new(relay, now()));
         let health = Health::new();
         let mut host = None;
         if let Some(home) = home {
             let (sessions, waiting) = Host::sessions();
             service = service.with_sessions(sessions);
-            let (ours, condition) = (config.host(addresses.grpc)?, health.condition("store"));
+            let (mut ours, condition) = (config.host(addresses.grpc)?, health.condition("store"));
+            ours.running = running;
+            (ours.uplink.machine, ours.uplink.network) = (machine, network);
             host = Some(Host::start(home, ours, service.clone(), waiting, condition)?);
         }
-        let acceptor = AcceptorConfig {
-            token: config.token()?,
-            max_packet_bytes: config.maximum_packet_size.as_usize(),
-        };
-        let closing = CancellationToken::new();
-        let attachments = cluster_rpc::serve(listeners.grpc, acceptor, closing.clone());
         let streams = tokio::spawn(service.clone().run(attachments));
         // Ready while it has no proxies too: they find it by its readiness.
         let accepting = health.condition("accepting");
         accepting.set(true, "proxies may connect");
         let routes = health.condition("routes_of_the_store");
         tokio::spawn(watch_store(service.clone(), routes, closing.clone()));
-        let admin = listeners.admin.map(|listener| {
+        let admin = admin.map(|listener| {
             let mut registry = Registry::with_prefix("causeway");
             registry.register_collector(Box::new(RelayCollector(service.clone())));
             if let Some(host) = &host {
@@ -174,6 +246,7 @@ impl Rest {
     async fn run(mut self, service: Service, shutdown: CancellationToken) -> anyhow::Result<()> {
         let result = match &mut self.host {
             Some(host) => tokio::select! {
+                biased;
                 () = shutdown.cancelled() => {
                     self.accepting.set(false, "going down");
                     finish(&service, self.drain).await;
@@ -234,8 +307,9 @@ async fn watch_store(service: Service, condition: Condition, closing: Cancellati
             }
         };
         tokio::select! {
-            () = look => {}
+            biased;
             () = closing.cancelled() => return,
+            () = look => {}
         }
     }
 }
@@ -246,7 +320,6 @@ fn addresses(listeners: &Listeners) -> std::io::Result<Addresses> {
 }
 
 /// Microseconds since 1970: larger at every start, as long as the clock is not set back.
-fn incarnation() -> Incarnation {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Incarnation(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+fn incarnation(machine: &dyn Machine) -> Incarnation {
+    Incarnation(u64::try_from(machine.unix_time().as_micros()).unwrap_or(u64::MAX))
 }

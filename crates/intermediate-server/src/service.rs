@@ -18,6 +18,7 @@ use cluster_rpc::frame::{
     DeliverDown, DeliverUp, Member, NodeId, OriginId, PublishDown, PublishUp, RelayState,
     RouteDown, RouteUp, SessionDown, SessionUp,
 };
+use cluster_rpc::machine::now;
 use cluster_rpc::{Attachment, Attachments, FrameSender, Stream, StreamError, TrySendError};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
@@ -308,7 +309,7 @@ impl Service {
     }
 
     fn fill_queue<K: Kind>(&self, relay: &mut Relay, queue: &mut Queue<K::Down>, stream: StreamId) {
-        let now = Instant::now();
+        let now = now();
         while !queue.stalled {
             let frame = match K::poll(relay, stream, now) {
                 Polled::Frame(frame) => frame,
@@ -353,7 +354,7 @@ impl Service {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.with(|shared| shared.relay.handle_time(Instant::now()));
+            self.with(|shared| shared.relay.handle_time(now()));
         }
     }
 
@@ -377,7 +378,7 @@ impl Service {
                 Err(StreamError::Broken(broken)) => break End::Broken(broken.to_string()),
                 Err(error @ StreamError::Frame(_)) => break End::Refused(error.to_string()),
             };
-            let now = Instant::now();
+            let now = now();
             let handled =
                 self.with(|shared| K::handle(&mut shared.relay, attached.stream, frame, now));
             if let Err(violation) = handled {
@@ -397,7 +398,7 @@ impl Service {
         let local = peer.ip().to_canonical().is_loopback();
         let peer = if local { Peer::Local } else { Peer::Remote };
         let stream = self.with(|shared| {
-            let stream = shared.relay.attach(K::KIND, peer, Instant::now());
+            let stream = shared.relay.attach(K::KIND, peer, now());
             let queue = Queue { sender, stalled: false, close };
             shared.outlets.insert(stream, K::outlet(queue));
             stream
@@ -416,7 +417,7 @@ impl Drop for Attached {
     fn drop(&mut self) {
         self.service.with(|shared| {
             shared.outlets.remove(&self.stream);
-            shared.relay.detach(self.stream, Instant::now());
+            shared.relay.detach(self.stream, now());
         });
     }
 }

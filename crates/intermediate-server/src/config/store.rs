@@ -10,7 +10,7 @@ use partition::{FjallConfig, GroupStrategy, Limits, OwnerConfig, QueueLimits};
 use serde::Deserialize;
 
 use super::Config;
-use crate::host::{Folder, HostConfig};
+use crate::host::{Folder, HostConfig, Running};
 
 /// Most partitions: their number is in 16 bits of every key, and each costs memory.
 const MOST_PARTITIONS: u16 = 1024;
@@ -151,7 +151,7 @@ impl Config {
             max_packet_bytes: self.maximum_packet_size.as_usize(),
             ..UplinkConfig::default()
         };
-        Ok(HostConfig { node, owner: self.owner(), uplink })
+        Ok(HostConfig { running: Running::Threads, node, owner: self.owner(), uplink })
     }
 
     fn owner(&self) -> OwnerConfig {

@@ -2,8 +2,10 @@
 //!
 //! Invariant: it never goes back while the process lives, whatever happens to the system's clock.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use cluster_rpc::Machine;
+use cluster_rpc::machine::now;
 use partition::UnixMillis;
 
 /// When it was read, by both clocks.
@@ -14,9 +16,8 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn start() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { start: Instant::now(), unix_millis: millis(since) }
+    pub(super) fn start(machine: &dyn Machine) -> Self {
+        Self { start: now(), unix_millis: millis(machine.unix_time()) }
     }
 
     /// What the wall clock says at `now`.
@@ -44,11 +45,13 @@ pub(super) fn secs_left(now: UnixMillis, at: UnixMillis) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use cluster_rpc::machine::System;
+
     use super::*;
 
     #[test]
     fn both_clocks_are_carried_on_together() {
-        let clock = Clock::start();
+        let clock = Clock::start(&System);
         let later = clock.start + Duration::from_millis(1_500);
         assert_eq!(clock.unix(later).0, clock.unix_millis + 1_500);
         assert_eq!(clock.instant(clock.unix(later)), Some(later));

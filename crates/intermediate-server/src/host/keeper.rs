@@ -1,27 +1,28 @@
-//! The store's thread: opens the store, lives with it, and opens it again when it has failed.
+//! The store's keeper: opens the store, lives with it, and opens it again when it has failed.
 //!
 //! Owns when there is a life and who knows the way to it. Invariant: nothing of a life that has failed is used
 //! by the next: its streams are closed, its uplink is ended, what it had not committed is sent again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster_rpc::UplinkConfig;
 use cluster_rpc::frame::{Incarnation, Member, NodeId, RelayState, Route};
+use cluster_rpc::machine::now;
 use daemon::Condition;
 use partition::{OpenError, Owner, OwnerConfig, OwnerError, Room, Store, StoreError, UnixMillis};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::Home;
 use super::clock::Clock;
 use super::life::{End, Input, Life, Surroundings, Tasks};
 use super::metrics::HostMetrics;
 use super::streams::Way;
 use super::uplink;
-use super::waiter::{Waiter, Woken};
+use super::waiter::{Alarm, Waiter, Woken};
+use super::{Home, Running};
 use crate::service::Service;
 
 /// Inputs that may wait for the thread: a frame each. Then streams and the uplink are not read.
@@ -43,12 +44,13 @@ enum NotOpen {
     Owner(#[from] OwnerError),
 }
 
-/// All that the thread works with.
+/// All that the store works with.
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) node: NodeId,
     pub(super) owner: OwnerConfig,
     pub(super) uplink: UplinkConfig,
+    pub(super) running: Running,
     pub(super) service: Service,
     pub(super) condition: Condition,
     pub(super) metrics: Arc<HostMetrics>,
@@ -63,20 +65,20 @@ impl Keeper {
     ///
     /// # Errors
     /// The store could not be opened at first. Later it is tried again for ever.
-    pub(super) fn run<H: Home>(self, mut home: H) -> anyhow::Result<()> {
-        let clock = Clock::start();
-        let mut waiter = Waiter::new(self.stop.clone(), self.gone.clone());
-        let Some(mut owner) = self.open_first(&mut home, clock, &mut waiter)? else {
+    pub(super) async fn run<H: Home>(self, alarm: Alarm, mut home: H) -> anyhow::Result<()> {
+        let clock = Clock::start(self.uplink.machine.as_ref());
+        let mut waiter = Waiter::new(alarm, self.stop.clone(), self.gone.clone());
+        let Some(mut owner) = self.open_first(&mut home, clock, &mut waiter).await? else {
             return Ok(());
         };
         loop {
-            let error = match self.live(owner, clock, &mut waiter, H::disk_bytes)? {
+            let error = match self.live(owner, clock, &mut waiter, H::disk_bytes).await? {
                 Ok(End::Stopped | End::Gone) => return Ok(()),
                 Err(error) => error,
             };
             tracing::error!(%error, "the store has failed; opens it again");
             self.condition.set(false, format!("the store has failed: {error}"));
-            owner = match self.open_again(&mut home, clock, &mut waiter) {
+            owner = match self.open_again(&mut home, clock, &mut waiter).await {
                 Some(owner) => owner,
                 None => return Ok(()),
             };
@@ -89,32 +91,30 @@ impl Keeper {
     }
 
     /// `None` if the end comes first.
-    fn open_first<H: Home>(
+    async fn open_first<H: Home>(
         &self,
         home: &mut H,
         clock: Clock,
         waiter: &mut Waiter,
     ) -> anyhow::Result<Option<Owner<H::Store>>> {
         self.condition.set(false, "the store is being opened");
-        let patience = Instant::now() + IN_USE;
+        let patience = now() + IN_USE;
         loop {
-            match self.open(home, clock.unix(Instant::now())) {
+            match self.open(home, clock.unix(now())) {
                 Ok(owner) => return Ok(Some(owner)),
-                Err(NotOpen::Store(error @ OpenError::InUse { .. }))
-                    if Instant::now() < patience =>
-                {
+                Err(NotOpen::Store(error @ OpenError::InUse { .. })) if now() < patience => {
                     self.condition.set(false, error.to_string());
                 }
                 Err(error) => return Err(error).context("open the store"),
             }
-            if pause(waiter, IN_USE_LOOK) == Pause::End {
+            if pause(waiter, IN_USE_LOOK).await == Pause::End {
                 return Ok(None);
             }
         }
     }
 
     /// `None` if the end comes first.
-    fn open_again<H: Home>(
+    async fn open_again<H: Home>(
         &self,
         home: &mut H,
         clock: Clock,
@@ -122,10 +122,10 @@ impl Keeper {
     ) -> Option<Owner<H::Store>> {
         let mut told = String::new();
         loop {
-            if pause(waiter, REOPEN) == Pause::End {
+            if pause(waiter, REOPEN).await == Pause::End {
                 return None;
             }
-            match self.open(home, clock.unix(Instant::now())) {
+            match self.open(home, clock.unix(now())) {
                 Ok(owner) => return Some(owner),
                 Err(error) => {
                     let error = error.to_string();
@@ -141,7 +141,7 @@ impl Keeper {
     }
 
     /// One life. The outer error is one of the system, which gives no thread.
-    fn live<S: Store>(
+    async fn live<S: Store>(
         &self,
         owner: Owner<S>,
         clock: Clock,
@@ -150,7 +150,7 @@ impl Keeper {
     ) -> anyhow::Result<Result<End, StoreError>> {
         let (sender, mut inputs) = mpsc::channel(INPUTS);
         let routes = owner.routes().map(|(filter, qos)| Route { filter, qos: Some(qos) });
-        let connected = uplink::connect(self.uplink.clone(), routes, sender.clone())
+        let connected = uplink::connect(self.uplink.clone(), self.running, routes, sender.clone())
             .context("start the store's uplink")?;
         let close = CancellationToken::new();
         let way = Way { inputs: sender.clone(), member: self.member(clock), close: close.clone() };
@@ -170,12 +170,12 @@ impl Keeper {
         if *self.service.state().borrow() == RelayState::Serving {
             life.serving();
         }
-        Ok(life.run(&mut inputs, waiter, |room| self.report(room)))
+        Ok(life.run(&mut inputs, waiter, |room| self.report(room)).await)
     }
 
     /// Which life of the store begins.
     fn member(&self, clock: Clock) -> Member {
-        let micros = clock.unix(Instant::now()).0.saturating_mul(1000);
+        let micros = clock.unix(now()).0.saturating_mul(1000);
         Member { node: self.node.clone(), incarnation: Incarnation(micros) }
     }
 
@@ -207,9 +207,9 @@ enum Pause {
     End,
 }
 
-fn pause(waiter: &mut Waiter, time: Duration) -> Pause {
+async fn pause(waiter: &mut Waiter, time: Duration) -> Pause {
     let (_sender, mut nothing) = mpsc::channel::<Input>(1);
-    match waiter.wait(&mut nothing, Some(Instant::now() + time)) {
+    match waiter.wait(&mut nothing, Some(now() + time)).await {
         Woken::Input(_) | Woken::Deadline => Pause::Over,
         Woken::Stop | Woken::Gone => Pause::End,
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{Member, SessionCall, SessionDown};
+use cluster_rpc::machine::now;
 use cluster_rpc::{Deliveries, FrameSender, RouteSeq, Uplink};
 use foldhash::fast::RandomState;
 use mqtt_codec::ReasonCode;
@@ -180,7 +181,7 @@ impl<S: Store> Life<S> {
         if let Some(last) = last_route {
             waits.announced(last);
         }
-        let now = Instant::now();
+        let now = now();
         let presence = Presence::new(around.lease, now);
         Self {
             owner,
@@ -202,7 +203,7 @@ impl<S: Store> Life<S> {
     }
 
     /// Runs until the end, or until the store fails. `report` hears whether the store has room.
-    pub(super) fn run(
+    pub(super) async fn run(
         &mut self,
         inputs: &mut mpsc::Receiver<Input>,
         waiter: &mut Waiter,
@@ -210,13 +211,12 @@ impl<S: Store> Life<S> {
     ) -> Result<End, StoreError> {
         report(self.room);
         // What the last life left to be sent.
-        self.turn(Instant::now(), None, inputs)?;
+        self.turn(now(), None, inputs)?;
         loop {
-            let deadline =
-                if self.has_work() { Some(Instant::now()) } else { self.next_deadline() };
-            let before = Instant::now();
-            let woken = waiter.wait(inputs, deadline);
-            let now = Instant::now();
+            let deadline = if self.has_work() { Some(now()) } else { self.next_deadline() };
+            let before = now();
+            let woken = waiter.wait(inputs, deadline).await;
+            let now = now();
             self.around.metrics.waited(now.saturating_duration_since(before));
             let first = match woken {
                 Woken::Input(input) => Some(input),
@@ -306,7 +306,7 @@ impl<S: Store> Life<S> {
     }
 
     fn sent(&mut self, ids: Vec<OutboxId>) {
-        let unix = self.around.clock.unix(Instant::now());
+        let unix = self.around.clock.unix(now());
         for id in ids {
             self.post.confirmed(id);
             self.owner.handle(Command::Sent(id), unix);
@@ -326,7 +326,7 @@ impl<S: Store> Life<S> {
             Room::Enough => ROOM_LOOK,
             Room::Low => NO_ROOM_LOOK,
         };
-        let room = Some(Instant::now() + look);
+        let room = Some(now() + look);
         ours.into_iter().chain([owner, metrics, room]).flatten().min()
     }
 

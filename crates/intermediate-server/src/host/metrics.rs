@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cluster_rpc::machine::now;
 use parking_lot::Mutex;
 use partition::{DropReason, Stats};
 use prometheus_client::collector::Collector;
@@ -64,7 +65,7 @@ impl HostMetrics {
             published: Mutex::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             waited_micros: AtomicU64::new(0),
-            began: Instant::now(),
+            began: now(),
             lives: AtomicU64::new(0),
             disk_bytes: AtomicU64::new(0),
             room: AtomicU64::new(0),

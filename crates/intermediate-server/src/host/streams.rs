@@ -37,6 +37,7 @@ pub(super) async fn serve(mut stream: SessionStream, way: Way) {
     let peer = stream.peer();
     let close = way.close.child_token();
     let ended = tokio::select! {
+        biased;
         () = close.cancelled() => Ok(()),
         ended = talk(&mut stream, &way, &close) => ended,
     };
