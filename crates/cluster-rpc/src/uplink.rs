@@ -34,6 +34,7 @@ pub(crate) use self::store::StoreShared;
 pub use self::store::{LinkEpoch, StoreEvent, StoreEvents, StoreLink};
 use crate::frame::{Member, OriginId, Provenance, Route};
 use crate::lane::{lane_of, origin_of};
+use crate::machine::Machine;
 use crate::origin::Publication;
 use crate::route_log::RouteSeq;
 
@@ -161,6 +162,12 @@ impl<T: Send + 'static> Uplink<T> {
     #[must_use]
     pub fn serving(&self) -> watch::Receiver<bool> {
         self.shared.serving()
+    }
+
+    /// The wall clock and chance it was given.
+    #[must_use]
+    pub fn machine(&self) -> &Arc<dyn Machine> {
+        &self.shared.config.machine
     }
 
     /// The counters.

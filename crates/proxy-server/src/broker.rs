@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use crate::fanout::FanoutCache;
 use crate::mailbox::{Drained, Mailbox, QueueLimits, is_lost};
 use crate::metrics::{DropReason, Metrics, Tally};
-use crate::once::OnceKeys;
+use crate::once::{NewKeys, OnceKeys};
 use crate::sessions::{SessionHandle, Sessions};
 use crate::store::{AttachAnswer, Attachment, Store};
 use crate::subscriptions::{Subscription, Subscriptions};
@@ -144,6 +144,8 @@ pub(crate) struct Broker {
     pub leftovers: Arc<Semaphore>,
     /// Counters.
     pub metrics: Metrics,
+    /// Keys for messages of kept sessions.
+    pub keys: NewKeys,
     /// What this server offers to clients.
     pub profile: Arc<ServerProfile>,
     limits: BrokerLimits,
@@ -159,6 +161,8 @@ impl Broker {
         metrics: Metrics,
     ) -> Self {
         Self {
+            keys: NewKeys::new(uplink.machine().random()),
+
             subscriptions: Subscriptions::default(),
             sessions: Sessions::new(limits.mailbox),
             store,

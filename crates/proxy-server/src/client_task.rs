@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use cluster_rpc::machine::now;
 use mqtt_codec::{Decoder, PacketId, ReasonCode};
 use mqtt_session::{Connection, DeliveryOutcome, Event, ProtocolError};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -168,7 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     /// Ends the connection and hands its session back. What is left is to be said to the client.
     fn finish(mut self) -> (S, Output) {
         self.guard.disarm();
-        self.publish_unrepeated(Instant::now());
+        self.publish_unrepeated(now());
         self.publisher.tally.flush(&self.broker.metrics);
         // Local recipients have it already, so the cluster should get it too. If it cannot, the client is told
         // nothing, and may send it again.
@@ -188,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
 
     /// Does everything that can be done now. Pending when there was nothing.
     fn poll_step(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let now = Instant::now();
+        let now = now();
         let mut progress = self.poll_waits(context, now);
         progress |= self.poll_mailbox(context, now);
         progress |= self.poll_input(context, now)?;
@@ -437,5 +438,5 @@ fn poll_farewell<S: AsyncWrite + Unpin>(
 /// When the keep-alive is to be looked at next; far away if there is none.
 fn deadline(connection: &Connection) -> Instant {
     const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    connection.poll_timeout().unwrap_or_else(|| Instant::now() + FAR)
+    connection.poll_timeout().unwrap_or_else(|| now() + FAR)
 }

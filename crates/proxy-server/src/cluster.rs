@@ -2,8 +2,8 @@
 //! begin again.
 
 use std::sync::Arc;
-use std::time::Instant;
 
+use cluster_rpc::machine::now;
 use cluster_rpc::{UplinkEvent, UplinkEvents};
 use mqtt_codec::ReasonCode;
 
@@ -22,7 +22,7 @@ pub(crate) async fn pump(broker: Arc<Broker>, mut events: UplinkEvents<PublishTi
     while let Some(event) = events.next().await {
         match event {
             UplinkEvent::Deliver(deliveries) => {
-                let now = Instant::now();
+                let now = now();
                 for incoming in deliveries.routed() {
                     let message = (&incoming.message, incoming.provenance.once);
                     if broker.deliver(message, now, &mut cache, &mut tally) {

@@ -9,13 +9,13 @@
 //! although the store is away, and its session is registered there later.
 
 use std::future::{pending, poll_fn};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::BytesMut;
+use cluster_rpc::Machine;
 use cluster_rpc::frame::{AttachCall, SessionFarewell, SessionRefusal};
+use cluster_rpc::machine::now;
 use mqtt_codec::{
     ClientId, ConnAck, Connect, DecodeError, Decoder, Packet, ReasonCode, Version, Will,
 };
@@ -90,8 +90,9 @@ where
     let mut input = Input::default();
     let first = read_connect(&mut stream, &mut decoder, &mut input);
     let first = tokio::select! {
-        first = tokio::time::timeout(patience.connect_timeout, first) => first,
+        biased;
         () = patience.stop.cancelled() => return Err(HandshakeError::Stopping),
+        first = tokio::time::timeout(patience.connect_timeout, first) => first,
     };
     drop(patience);
     let connect = match first {
@@ -105,12 +106,13 @@ where
     if let Err(refusal) = admit(&connect, &broker.profile) {
         return refuse(&mut stream, connect.version, refusal).await;
     }
+    let assigned = || assigned_id(broker.uplink.machine().as_ref());
     let (client_id, id_origin) = match &connect.client_id {
         // The copy must not keep the read buffer alive.
         Some(id) => {
-            (ClientId::new(id.as_str().to_owned()).unwrap_or_else(assigned_id), IdOrigin::Given)
+            (ClientId::new(id.as_str().to_owned()).unwrap_or_else(assigned), IdOrigin::Given)
         }
-        None => (assigned_id(), IdOrigin::Assigned),
+        None => (assigned(), IdOrigin::Assigned),
     };
     let span = tracing::debug_span!("client", client_id = client_id.as_str());
     let decoder = Decoder::for_version(connect.version, maximum);
@@ -158,6 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
         let (client, answer) = broker.attach(handle, call);
         let mut guard = SessionGuard::new(&broker, &client);
         let outcome = tokio::select! {
+            biased;
             outcome = attached(&broker, &client, answer, waits) => outcome,
             () = given_up(&mut self.stream, &mut self.input) => Err(AttachError::GivenUp),
         };
@@ -207,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
         let (session, keeping) = session_of(attached, expiry_secs);
         let protocol = Opened { client_id, id_origin, session };
         let profile = Arc::clone(&broker.profile);
-        let connection = Connection::new(&connect, protocol, profile, Instant::now());
+        let connection = Connection::new(&connect, protocol, profile, now());
         let publisher = Publisher {
             mailbox: Arc::clone(&client.handle.mailbox),
             hash,
@@ -240,6 +243,7 @@ async fn attached(
     };
     let mailbox = &client.handle.mailbox;
     tokio::select! {
+        biased;
         answer = tokio::time::timeout(patience, answer) => match answer {
             Ok(Ok(Ok(attached))) => Ok(attached),
             Ok(Ok(Err(refusal))) => Err(AttachError::Refused(refusal)),
@@ -320,9 +324,8 @@ async fn read_connect<S: AsyncRead + Unpin>(
 }
 
 /// An identifier that no client can have guessed and no other one has.
-fn assigned_id() -> ClientId {
-    let random = || RandomState::new().build_hasher().finish();
-    let id = format!("causeway-{:016x}{:016x}", random(), random());
+fn assigned_id(machine: &dyn Machine) -> ClientId {
+    let id = format!("causeway-{:016x}{:016x}", machine.random(), machine.random());
     ClientId::new(id).expect("not empty, and short")
 }
 
@@ -392,7 +395,11 @@ mod tests {
     }
 
     async fn opened(broker: &Arc<Broker>, clean_start: bool) -> (Client, AttachAnswer) {
-        let handle = broker.sessions.open(&assigned_id()).await.expect("nobody has it");
+        let handle = broker
+            .sessions
+            .open(&assigned_id(broker.uplink.machine().as_ref()))
+            .await
+            .expect("nobody has it");
         let call = AttachCall {
             client: handle.client_id.clone(),
             connection: handle.key.0,

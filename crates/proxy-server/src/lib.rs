@@ -2,7 +2,7 @@
 //!
 //! # Layout, in the order a PUBLISH meets it
 //!
-//! - `listener`, `handshake`: a connection becomes a session
+//! - `connections`, `listener`, `handshake`: a connection becomes a session
 //! - `client_task` with `wire`: bytes in, bytes out, one task per connection
 //! - `broker`: what happens to a publish, a subscription, a connection's end
 //! - `subscriptions`, `fanout`, `once`: who gets it, of the clean sessions here
@@ -18,6 +18,7 @@ mod client_task;
 mod cluster;
 mod collector;
 pub mod config;
+mod connections;
 mod fanout;
 mod handshake;
 mod leftovers;
@@ -33,5 +34,7 @@ mod subscriptions;
 mod wire;
 
 pub use config::Config;
+#[doc(hidden)]
+pub use connections::Connections;
 pub use metrics::DropReason;
-pub use node::{Listeners, Node, Stats};
+pub use node::{Listeners, Node, Parts, Stats};

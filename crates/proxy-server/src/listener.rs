@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::broker::Broker;
+use crate::connections::Connections;
 use crate::handshake::{Patience, serve};
 
 /// How long accepting rests after an error such as too many open files.
@@ -37,9 +37,9 @@ pub(crate) struct Pace {
     next: Mutex<Option<Instant>>,
 }
 
-/// Accepts on `listener` until `shutdown`; each connection is a task of `tasks`.
-pub(crate) async fn accept(
-    listener: TcpListener,
+/// Accepts `connections` until `shutdown`; each one is a task of `tasks`.
+pub(crate) async fn accept<C: Connections>(
+    mut connections: C,
     broker: Arc<Broker>,
     admission: Admission,
     tasks: TaskTracker,
@@ -47,11 +47,12 @@ pub(crate) async fn accept(
 ) {
     loop {
         let accepted = tokio::select! {
+            biased;
             () = shutdown.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = connections.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok(stream) => {
                 broker.metrics.accepted.inc();
                 let Ok(permit) = Arc::clone(&admission.room).try_acquire_owned() else {
                     // Closed at once: an answer would take the resources that are missing.
@@ -61,13 +62,14 @@ pub(crate) async fn accept(
                 if let Some(pace) = &admission.pace {
                     let turn = pace.turn(Instant::now());
                     tokio::select! {
+                        biased;
                         () = shutdown.cancelled() => return,
                         () = tokio::time::sleep_until(turn) => {}
                     }
                 }
                 let patience =
                     Patience { connect_timeout: admission.connect_timeout, stop: shutdown.clone() };
-                tasks.spawn(supervise(stream, Arc::clone(&broker), patience, permit));
+                tasks.spawn(supervise::<C>(stream, Arc::clone(&broker), patience, permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -110,17 +112,14 @@ impl Drop for Counted {
 }
 
 /// Serves one connection, whose panic would end this task only.
-async fn supervise(
-    stream: TcpStream,
+async fn supervise<C: Connections>(
+    stream: C::Stream,
     broker: Arc<Broker>,
     patience: Patience,
     permit: OwnedSemaphorePermit,
 ) {
     let _counted = Counted::new(&broker);
-    // Small packets must not wait for each other.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot set TCP_NODELAY");
-    }
+    C::prepare(&stream);
     if let Err(error) = serve(stream, broker, patience).await {
         tracing::debug!(%error, "connection refused");
     }

@@ -5,11 +5,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use cluster_rpc::frame::{EndpointRole, NodeId};
-use cluster_rpc::{Token, Uplink, UplinkConfig, UplinkStatus};
+use cluster_rpc::machine::System;
+use cluster_rpc::{Machine, Network, Token, Uplink, UplinkConfig, UplinkStatus};
 use daemon::{Condition, Health};
 use mqtt_codec::ReasonCode;
 use prometheus_client::registry::Registry;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::broker::{Broker, PublishTicket};
 use crate::collector::BrokerCollector;
 use crate::config::Config;
+use crate::connections::Connections;
 use crate::listener::{Admission, Pace, accept};
 use crate::mailbox::EndOrder;
 use crate::metrics::{DropReason, Metrics};
@@ -37,6 +39,26 @@ pub struct Listeners {
     pub mqtt: Vec<TcpListener>,
     /// For the HTTP interface.
     pub admin: Option<TcpListener>,
+}
+
+/// What a proxy works with that has no sockets of its own.
+#[derive(Debug)]
+pub struct Parts<C> {
+    /// Its clients.
+    pub clients: C,
+    /// The wall clock and chance.
+    pub machine: Arc<dyn Machine>,
+    /// How it reaches the intermediates.
+    pub network: Arc<dyn Network>,
+}
+
+/// How a proxy is in the world.
+struct Surroundings<C> {
+    clients: Vec<C>,
+    addresses: Vec<SocketAddr>,
+    admin: Option<TcpListener>,
+    machine: Arc<dyn Machine>,
+    network: Option<Arc<dyn Network>>,
 }
 
 /// A running proxy.
@@ -77,9 +99,44 @@ impl Node {
             .map(TcpListener::local_addr)
             .collect::<Result<_, _>>()
             .context("read the address of a listener")?;
+        let around = Surroundings {
+            clients: listeners.mqtt,
+            addresses,
+            admin: listeners.admin,
+            machine: Arc::new(System),
+            network: None,
+        };
+        Self::start_among(&config, around, shutdown)
+    }
+
+    /// Starts a proxy without sockets: all of it runs as tasks of the current runtime, and by its clock.
+    #[doc(hidden)]
+    pub fn start_by_hand<C: Connections>(
+        config: &Config,
+        parts: Parts<C>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let Parts { clients, machine, network } = parts;
+        let around = Surroundings {
+            clients: vec![clients],
+            addresses: Vec::new(),
+            admin: None,
+            machine,
+            network: Some(network),
+        };
+        Self::start_among(config, around, shutdown)
+    }
+
+    fn start_among<C: Connections>(
+        config: &Config,
+        around: Surroundings<C>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let Surroundings { clients: sources, addresses, admin, machine, network } = around;
         let uplink_stop = CancellationToken::new();
+        let ours = UplinkConfig { network, ..uplink_config(config, machine)? };
         let (uplink, events, link, store_events) =
-            cluster_rpc::start_with_store(uplink_config(&config)?, uplink_stop.clone());
+            cluster_rpc::start_with_store(ours, uplink_stop.clone());
         let mut registry = Registry::with_prefix("causeway");
         let metrics = Metrics::registered(&mut registry);
         let health = Health::new();
@@ -100,7 +157,7 @@ impl Node {
                 end.run_until_cancelled_owned(watched).await;
             });
         }
-        let admin = listeners.admin.map(|listener| {
+        let admin = admin.map(|listener| {
             daemon::serve_admin(listener, Arc::new(registry), health, uplink_stop.clone())
         });
         core.spawn(crate::cluster::pump(Arc::clone(&broker), events));
@@ -113,10 +170,10 @@ impl Node {
                 .map(|rate| Arc::new(Pace::new(rate))),
             connect_timeout: config.mqtt.connect_timeout.duration(),
         };
-        for listener in listeners.mqtt {
+        for source in sources {
             let (broker, clients_of) = (Arc::clone(&broker), clients.clone());
             let stop = shutdown.clone();
-            core.spawn(accept(listener, broker, admission.clone(), clients_of, stop));
+            core.spawn(accept(source, broker, admission.clone(), clients_of, stop));
         }
         let rest = Rest { core, clients, uplink_stop, admin };
         let running = tokio::spawn(rest.run(Arc::clone(&broker), shutdown));
@@ -177,6 +234,7 @@ impl Rest {
             loop {
                 broker.sessions.order_all(EndOrder(ReasonCode::ServerShuttingDown));
                 tokio::select! {
+                    biased;
                     () = self.clients.wait() => return,
                     _ = again.tick() => {}
                 }
@@ -250,7 +308,7 @@ async fn drain(uplink: &Uplink<PublishTicket>) {
     }
 }
 
-fn uplink_config(config: &Config) -> anyhow::Result<UplinkConfig> {
+fn uplink_config(config: &Config, machine: Arc<dyn Machine>) -> anyhow::Result<UplinkConfig> {
     let cluster = &config.cluster;
     Ok(UplinkConfig {
         role: EndpointRole::Proxy,
@@ -260,7 +318,8 @@ fn uplink_config(config: &Config) -> anyhow::Result<UplinkConfig> {
         window_bytes: cluster.window_bytes.bytes(),
         lease: cluster.lease.duration(),
         max_packet_bytes: config.mqtt.maximum_packet_size.as_usize(),
-        node: node_id(config)?,
+        node: node_id(config, machine.as_ref())?,
+        machine,
         ..UplinkConfig::default()
     })
 }
@@ -273,12 +332,12 @@ fn token(config: &Config) -> anyhow::Result<Option<Token>> {
 }
 
 /// The configured name, or the host's.
-fn node_id(config: &Config) -> anyhow::Result<NodeId> {
+fn node_id(config: &Config, machine: &dyn Machine) -> anyhow::Result<NodeId> {
     if !config.node_id.is_empty() {
         return NodeId::new(&config.node_id).context("node_id is not valid");
     }
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
+    let started = machine.unix_time().as_micros();
     // Two proxies on one host must not share a name.
     NodeId::new(&format!("{}-{started:x}", host.trim()))
         .context("derive node_id from the host name")

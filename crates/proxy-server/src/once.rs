@@ -1,9 +1,10 @@
-//! Messages that may come to this proxy by several ways and are delivered once: their keys.
+//! Messages that may come to this proxy by several ways and are delivered once: their keys, and the new ones it makes.
 //!
 //! Only QoS 2 messages of persistent sessions, and wills, carry a key. Keys are remembered for a while, and as many
 //! as [`MOST`]; the store remembers them for longer for the sessions that it keeps.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -38,6 +39,26 @@ impl OnceKeys {
             generations.since = Some(now);
         }
         !generations.old.contains(&key) && generations.young.insert(key)
+    }
+}
+
+/// Keys that nobody else makes, in this process or another.
+#[derive(Debug)]
+pub(crate) struct NewKeys {
+    life: u64,
+    next: AtomicU64,
+}
+
+impl NewKeys {
+    /// Keys of the process whose random number is `life`.
+    #[must_use]
+    pub(crate) fn new(life: u64) -> Self {
+        Self { life, next: AtomicU64::new(0) }
+    }
+
+    /// The next one.
+    pub(crate) fn next(&self) -> u128 {
+        u128::from(self.life) << 64 | u128::from(self.next.fetch_add(1, Ordering::Relaxed))
     }
 }
 

@@ -13,11 +13,12 @@ mod departures;
 mod pump;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster_rpc::frame::{
     AttachCall, Incarnation, QueuePlace, SessionCall, SessionFarewell, SessionRefusal,
 };
+use cluster_rpc::machine::now;
 use cluster_rpc::{LinkEpoch, StoreLink};
 use dashmap::DashMap;
 use mqtt_codec::{Message, PacketId, ReasonCode, TopicFilter, TopicName};
@@ -198,7 +199,7 @@ impl Store {
     fn handle_up(&self, way: Way) {
         let mut standing = self.standing.lock();
         standing.way = Some(way);
-        for departure in standing.departures.repeat(Instant::now()) {
+        for departure in standing.departures.repeat(now()) {
             self.link.send(way.link, departure.call());
         }
         drop(standing);
@@ -224,7 +225,7 @@ impl Store {
     fn handle_down(&self) {
         let mut standing = self.standing.lock();
         standing.way = None;
-        standing.departures.unsay(Instant::now());
+        standing.departures.unsay(now());
         drop(standing);
         self.present.send_replace(false);
     }
@@ -256,7 +257,7 @@ impl Store {
     }
 
     fn depart(&self, departure: Departure) {
-        let now = Instant::now();
+        let now = now();
         let mut standing = self.standing.lock();
         if let Some(way) = standing.way {
             self.link.send(way.link, departure.call());

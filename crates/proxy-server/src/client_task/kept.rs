@@ -4,9 +4,6 @@
 //! The order of what a client publishes stays: what comes behind a message that waits for its key waits too.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use mqtt_codec::{Message, PacketId, QoS, ReasonCode};
 use mqtt_session::Ticket;
@@ -116,12 +113,4 @@ impl Kept {
         let at = self.releases.iter().position(|(asked, _)| *asked == number)?;
         self.releases.remove(at).map(|(_, ticket)| ticket)
     }
-}
-
-/// A key that nobody else makes, in this process or another.
-pub(crate) fn new_key() -> u128 {
-    static LIFE: OnceLock<u64> = OnceLock::new();
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let life = *LIFE.get_or_init(|| RandomState::new().build_hasher().finish());
-    u128::from(life) << 64 | u128::from(NEXT.fetch_add(1, Ordering::Relaxed))
 }

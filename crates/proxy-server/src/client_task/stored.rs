@@ -8,7 +8,7 @@ use mqtt_codec::{Message, PacketId, ReasonCode, SubscriptionId, SubscriptionOpti
 use mqtt_session::{Delivery, DeliverySource, Once, Ticket};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::kept::{Due, Key, new_key};
+use super::kept::{Due, Key};
 use super::requests::{Request, RequestKind};
 use super::retained::{Owed, Scans};
 use super::{ClientTask, OUTPUT_ENOUGH, SCANS};
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     }
 
     fn begin(&mut self, packet_id: PacketId) -> Key {
-        Key::Asked(self.ask(Ask::Begin(packet_id, new_key())))
+        Key::Asked(self.ask(Ask::Begin(packet_id, self.broker.keys.next())))
     }
 
     /// Publishes what has its key, in order, as far as the uplink takes it.

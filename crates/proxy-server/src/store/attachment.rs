@@ -18,6 +18,7 @@ use cluster_rpc::frame::{
     AttachCall, GroupPlace, Held, Incarnation, QueuePlace, SessionCall, SessionDelivery,
     SessionFarewell, SessionRefusal,
 };
+use cluster_rpc::machine::now;
 use cluster_rpc::{LinkEpoch, StoreLink};
 use mqtt_codec::{
     PacketId, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter, TopicName,
@@ -163,7 +164,7 @@ impl Attachment {
             flow: None,
             shared: Vec::new(),
         };
-        Self { call, since: Instant::now(), mailbox, state: Mutex::new(state) }
+        Self { call, since: now(), mailbox, state: Mutex::new(state) }
     }
 
     /// Its number in this process.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{Held, SessionAnswer, SessionDelivery, SessionRefusal, SessionRevocation};
+use cluster_rpc::machine::now;
 use cluster_rpc::{StoreEvent, StoreEvents};
 use mqtt_codec::{QoS, ReasonCode};
 use mqtt_session::{Delivery, DeliverySource};
@@ -139,7 +140,7 @@ fn give(store: &Store, request: u64, answer: Answer) {
 }
 
 fn deliver(store: &Store, deliveries: Vec<SessionDelivery>, tally: &mut Tally) {
-    let now = Instant::now();
+    let now = now();
     // Messages for one connection come in runs.
     let mut last: Option<Arc<Attachment>> = None;
     for delivery in deliveries {
