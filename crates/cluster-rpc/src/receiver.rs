@@ -116,7 +116,7 @@ impl Receiver {
     }
 
     fn make_room(&mut self) {
-        let longest = self.origins.iter().min_by_key(|(_, origin)| origin.heard);
+        let longest = self.origins.iter().min_by_key(|(id, origin)| (origin.heard, **id));
         if let Some(id) = longest.map(|(&id, _)| id) {
             self.origins.remove(&id);
         }

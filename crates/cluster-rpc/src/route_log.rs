@@ -3,9 +3,8 @@
 //! Invariant: the table is the result of changes 1 to `head`, in order; the last
 //! [`RING_CHANGES`] of them can be repeated.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use foldhash::{HashMap, HashMapExt as _};
 use mqtt_codec::{QoS, TopicFilter};
 
 use crate::digest::RouteDigest;
@@ -30,7 +29,8 @@ pub(crate) enum Urgency {
 
 #[derive(Debug)]
 pub(crate) struct RouteLog {
-    rows: HashMap<TopicFilter, Row>,
+    /// In the order in which a snapshot tells them.
+    rows: BTreeMap<TopicFilter, Row>,
     digest: RouteDigest,
     head: u64,
     ring: VecDeque<Route>,
@@ -46,7 +46,7 @@ struct Row {
 impl RouteLog {
     pub(crate) fn new() -> Self {
         Self {
-            rows: HashMap::new(),
+            rows: BTreeMap::new(),
             digest: RouteDigest::default(),
             head: 0,
             ring: VecDeque::new(),
@@ -153,7 +153,7 @@ mod tests {
             let qos = QoS::from_bits((n % 4) as u8);
             log.announce(route(&format!("t/{}", n % 7), qos));
         }
-        let mut replayed = HashMap::new();
+        let mut replayed = BTreeMap::new();
         for change in log.changes_from(1).unwrap() {
             match change.qos {
                 Some(qos) => replayed.insert(change.filter.clone(), qos),

@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::keeper::Keeper;
 use self::life::Input;
+use self::lines::LineId;
 use self::metrics::HostMetrics;
 use self::streams::Way;
 use self::waiter::{Alarm, Parking, block_on};
@@ -192,10 +193,11 @@ async fn accept(
 ) {
     // If this task is dropped, the process that the thread is a part of is gone.
     let _gone = gone.drop_guard();
+    let mut lines = (1..).map(LineId);
     while let Some(stream) = sessions.recv().await {
         let open = way.borrow().clone();
-        match open {
-            Some(way) => drop(tokio::spawn(streams::serve(stream, way))),
+        match open.zip(lines.next()) {
+            Some((way, id)) => drop(tokio::spawn(streams::serve(id, stream, way))),
             None => tracing::debug!(peer = %stream.peer(), "the store is not open"),
         }
     }

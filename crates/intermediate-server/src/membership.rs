@@ -5,7 +5,7 @@
 //! while nobody can be a member of the cluster without being known here. Does not hold the endpoints
 //! themselves.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{EndpointRole, Hello, Incarnation, Member, NodeId, RejectReason};
@@ -64,7 +64,7 @@ pub(crate) struct Gate {
     /// Of a proxy.
     first_hello: Option<Instant>,
     /// Named, and not known to have told all routes; with the newest life that was named.
-    awaited: HashMap<NodeId, Incarnation>,
+    awaited: BTreeMap<NodeId, Incarnation>,
     synced: HashMap<NodeId, EndpointRole>,
     returning: bool,
     open: bool,
@@ -76,7 +76,7 @@ impl Gate {
             grace,
             lease,
             first_hello: None,
-            awaited: HashMap::new(),
+            awaited: BTreeMap::new(),
             synced: HashMap::new(),
             returning: false,
             open: false,

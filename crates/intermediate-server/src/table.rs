@@ -160,7 +160,7 @@ impl Table {
 
     /// Loses one row, as a fault would. For tests of the digest.
     pub(crate) fn corrupt(&mut self, slot: Slot, index: &mut RouteIndex) -> bool {
-        let Some(filter) = self.rows.keys().next().cloned() else {
+        let Some(filter) = self.rows.keys().min().cloned() else {
             return false;
         };
         self.set(filter, None, slot, index);

@@ -5,7 +5,7 @@
 //! identifier has one connection in the whole cluster is the store's work. The guard of a map entry is never held
 //! across an await.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -44,7 +44,7 @@ pub(crate) struct SessionHandle {
     /// What is on its way to it.
     pub mailbox: Arc<Mailbox>,
     /// What it is subscribed to here: nothing if its session is in the store.
-    pub subscriptions: Mutex<HashMap<TopicFilter, Subscription>>,
+    pub subscriptions: Mutex<BTreeMap<TopicFilter, Subscription>>,
 }
 
 /// Why a new connection does not get its client identifier.
@@ -221,10 +221,12 @@ impl Sessions {
         }
     }
 
-    /// Tells every connection to end.
+    /// Tells every connection to end, the oldest first.
     pub(crate) fn order_all(&self, order: EndOrder) {
-        for slot in &self.slots {
-            slot.handle.mailbox.order(order);
+        let mut all: Vec<_> = self.slots.iter().map(|slot| Arc::clone(&slot.handle)).collect();
+        all.sort_unstable_by_key(|handle| handle.key);
+        for handle in all {
+            handle.mailbox.order(order);
         }
     }
 

@@ -97,9 +97,9 @@ impl<K: Copy + Ord> Views<K> {
         moments.filter(|&at| at > now).min()
     }
 
-    /// All endpoints any connected intermediate knows.
+    /// All endpoints any connected intermediate knows, in order.
     pub(crate) fn members(&self) -> Vec<Member> {
-        let mut all = HashMap::new();
+        let mut all = BTreeMap::new();
         for (node, presence) in self.seen.values().flat_map(|seen| &seen.members) {
             let newest = all.entry(node).or_insert(presence.incarnation);
             *newest = presence.incarnation.max(*newest);

@@ -188,8 +188,8 @@ impl Attaches {
 
     /// Proxies are gone: whoever waited for a connection that `is_held` does not find any more may attach.
     pub(super) fn take_freed(&mut self, is_held: impl Fn(&ClientId) -> bool) -> Vec<Asked> {
-        let freed: Vec<_> =
-            self.revoked.values().filter(|client| !is_held(client)).cloned().collect();
+        let freed = self.revoked.values().filter(|client| !is_held(client));
+        let freed: BTreeSet<_> = freed.cloned().collect();
         freed.iter().filter_map(|client| self.take(client)).map(|one| one.asked).collect()
     }
 

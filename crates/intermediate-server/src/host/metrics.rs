@@ -88,7 +88,7 @@ impl HostMetrics {
 
     fn busy(&self) -> Duration {
         let waited = Duration::from_micros(self.waited_micros.load(Ordering::Relaxed));
-        self.began.elapsed().saturating_sub(waited)
+        now().saturating_duration_since(self.began).saturating_sub(waited)
     }
 
     pub(super) fn has_room(&self, room: bool) {

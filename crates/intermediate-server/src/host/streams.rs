@@ -4,7 +4,6 @@
 //! owed too much. What goes out does so past here, by the stream's sender.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cluster_rpc::StreamError;
@@ -19,9 +18,6 @@ use crate::service::SessionStream;
 /// How long a stream may take to say whose it is.
 const OPEN_WAIT: Duration = Duration::from_secs(5);
 
-/// Numbers streams, in this process.
-static LINES: AtomicU64 = AtomicU64::new(1);
-
 /// The way to a life of the store.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
@@ -33,13 +29,13 @@ pub(super) struct Way {
 }
 
 /// Serves a stream until it ends, or the life does.
-pub(super) async fn serve(mut stream: SessionStream, way: Way) {
+pub(super) async fn serve(id: LineId, mut stream: SessionStream, way: Way) {
     let peer = stream.peer();
     let close = way.close.child_token();
     let ended = tokio::select! {
         biased;
         () = close.cancelled() => Ok(()),
-        ended = talk(&mut stream, &way, &close) => ended,
+        ended = talk(id, &mut stream, &way, &close) => ended,
     };
     match ended {
         Ok(()) => tracing::debug!(%peer, "session stream ended"),
@@ -53,13 +49,13 @@ pub(super) async fn serve(mut stream: SessionStream, way: Way) {
 }
 
 async fn talk(
+    id: LineId,
     stream: &mut SessionStream,
     way: &Way,
     close: &CancellationToken,
 ) -> Result<(), StreamError> {
     let Ok(first) = tokio::time::timeout(OPEN_WAIT, stream.recv()).await else { return Ok(()) };
     let Some(SessionUp::Open(member)) = first? else { return Ok(()) };
-    let id = LineId(LINES.fetch_add(1, Ordering::Relaxed));
     let sender = stream.sender();
     if sender.send(SessionDown::Opened(way.member.clone())).await.is_err() {
         return Ok(());

@@ -103,11 +103,13 @@ impl Relay {
 
     fn close_silent_streams(&mut self, now: Instant) {
         let lease = self.config.lease;
+        let before = self.wakes.len();
         for (&stream, attached) in &mut self.streams {
             if matches!(attached.bound, Bound::Nobody) && now >= attached.since + lease {
                 attached.bound = Bound::Closed;
                 self.wakes.push(stream);
             }
         }
+        self.wakes[before..].sort_unstable();
     }
 }

@@ -418,7 +418,9 @@ impl Attachment {
         let served_ms = match state.stage {
             Stage::Asking(Some(_)) => 0,
             Stage::Asking(None) | Stage::Held(_) | Stage::Lost | Stage::Gone => {
-                u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+                u64::try_from(now().saturating_duration_since(self.since).as_millis())
+                    .unwrap_or(u64::MAX)
+                    .max(1)
             }
         };
         AttachCall { served_ms, ..self.call.clone() }

@@ -1,10 +1,11 @@
 //! Which lives of proxies there are: those that are over lose their sessions' connections, and after a
 //! while their messages' numbers.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::Member;
+use cluster_rpc::machine::now;
 use cluster_rpc::origin_of;
 use foldhash::fast::RandomState;
 use partition::{Command, ProxyId, Store};
@@ -25,13 +26,13 @@ pub(super) struct Presence {
     /// When proxies that hold sessions and have not come back are taken for dead.
     judge_at: Option<Instant>,
     /// Since when which origins are not there.
-    absent: HashMap<ProxyId, Instant, RandomState>,
+    absent: BTreeMap<ProxyId, Instant>,
     next_look: Instant,
 }
 
 impl Presence {
     pub(super) fn new(lease: Duration, now: Instant) -> Self {
-        let absent = HashMap::default();
+        let absent = BTreeMap::new();
         Self { lease, judge_at: None, absent, next_look: now + LOOK }
     }
 
@@ -57,7 +58,7 @@ impl Presence {
         let since = |proxy: &ProxyId| before.get(proxy).copied().unwrap_or(now);
         self.absent = absent.map(|proxy| (*proxy, since(proxy))).collect();
         let long = |at: &Instant| now.saturating_duration_since(*at) >= REMEMBERED;
-        self.absent.extract_if(|_, at| long(at)).map(|(proxy, _)| proxy).collect()
+        self.absent.extract_if(.., |_, at| long(at)).map(|(proxy, _)| proxy).collect()
     }
 }
 
@@ -88,7 +89,7 @@ impl<S: Store> Life<S> {
 
     /// The relay serves already.
     pub(in crate::host) fn serving(&mut self) {
-        self.presence.serving(Instant::now());
+        self.presence.serving(now());
     }
 
     fn declare_dead(&mut self, proxy: ProxyId, now: Instant) {
