@@ -4,13 +4,35 @@
 //! outside and its time from tokio, and everything random from the seed, so that the same clients run over TCP and in
 //! virtual time. Judges nothing but the protocol of a single connection: the rest is the checker's.
 
-use std::future::Future;
+mod client;
+mod driver;
+mod kinds;
+mod ledger;
+mod line;
+#[cfg(test)]
+mod tests;
+mod visit;
+
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use fastrand::Rng;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 
+use self::driver::Driver;
+use self::ledger::Ledger;
 use crate::record::{Recorder, What};
+
+/// How often it is looked whether all is at rest, and how often in a row it must be.
+const STEP: Duration = Duration::from_millis(50);
+const MOMENT: u32 = 4;
+/// How long clients have to leave.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Where the clients connect to.
 pub trait Network: Clone + Send + Sync + 'static {
@@ -75,7 +97,38 @@ pub struct Counts {
 /// Clients at work. They end with [`finish`](Self::finish), or when this is dropped.
 #[derive(Debug)]
 pub struct Load {
+    office: Office,
+    phase: watch::Sender<Phase>,
+    _stop: DropGuard,
+}
+
+/// Tells how a load goes.
+#[derive(Clone, Debug)]
+pub struct Witness {
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+/// What the clients are about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Everybody follows his habits.
+    Run,
+    /// Publishers begin nothing new; everybody connects and stays.
+    Calm,
+    /// Everything is acknowledged and everybody is there.
+    Quiet,
+    /// Everybody leaves.
+    Over,
+}
+
+/// What all clients of a load share.
+#[derive(Clone, Debug)]
+struct Office {
     recorder: Recorder,
+    ledger: Arc<Mutex<Ledger>>,
+    phase: watch::Receiver<Phase>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Plan {
@@ -142,30 +195,124 @@ impl Plan {
 
 impl Load {
     /// Starts the clients of `plan` in the runtime this is called in. They write to `recorder`, to which the caller has
-    /// written [`What::Run`] first.
+    /// written [`What::Run`] first. A recorder takes one load.
     pub fn start<N: Network>(plan: Plan, network: N, recorder: Recorder) -> Self {
-        let _ = (plan, network);
-        Self { recorder }
+        let (phase, phases) = watch::channel(Phase::Run);
+        let stop = CancellationToken::new();
+        let mut ledger = Ledger::default();
+        let clients = kinds::clients(&plan, &mut ledger);
+        let office = Office {
+            recorder,
+            ledger: Arc::new(Mutex::new(ledger)),
+            phase: phases,
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
+        };
+        for (number, habits) in clients.into_iter().enumerate() {
+            if habits.bouts.is_none() {
+                office.ledger().set_ready(number, false);
+            }
+            // Mixed, so that neither a client nor the next seed repeats the choices of another.
+            let seed = plan.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (number as u64 + 1) << 32;
+            let rng = Rng::with_seed(seed);
+            let driver = Driver::new(number, habits, network.clone(), office.clone(), rng);
+            office.spawn(driver.run());
+        }
+        Self { office, phase, _stop: stop.drop_guard() }
     }
 
     /// Writes down that no fault is left and none will come.
     pub fn all_healed(&self) {
-        self.recorder.record(What::AllHealed);
+        self.office.recorder.record(What::AllHealed);
     }
 
     /// What was done so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts::default()
+        self.office.ledger().counts
     }
 
-    /// Stops the publishers when they have their acknowledgements, has every persistent session connect and stay, and
+    /// Somebody to ask while and after [`finish`](Self::finish) runs.
+    #[must_use]
+    pub fn witness(&self) -> Witness {
+        Witness { ledger: self.office.ledger.clone() }
+    }
+
+    /// Stops the publishers when they have their acknowledgements, has every client connect and stay, and
     /// waits until nothing is owed as far as the clients can see, or `within` is over. Writes down
-    /// [`What::Quiet`] and [`What::Settled`], and whether it was in time is the result.
+    /// [`What::Quiet`] and [`What::Settled`], and whether it was in time is the result. Then everybody leaves.
     pub async fn finish(self, within: Duration) -> bool {
-        self.recorder.record(What::Quiet);
-        tokio::time::sleep(within.min(Duration::ZERO)).await;
-        self.recorder.record(What::Settled { in_time: true });
+        let until = Instant::now() + within;
+        self.enter(Phase::Calm);
+        let calm = self.reached(until, |ledger| ledger.all_ready()).await;
+        self.office.recorder.record(What::Quiet);
+        self.enter(Phase::Quiet);
+        // Whoever looks once more is not ready before he has: he is told so in his next turn.
+        tokio::time::sleep(STEP).await;
+        let drained = |ledger: &Ledger| ledger.all_ready() && ledger.owed() == 0;
+        let in_time = calm && self.reached(until, drained).await;
+        self.office.recorder.record(What::Settled { in_time });
+        let missing = if in_time { Vec::new() } else { self.office.ledger().missing() };
+        self.office.ledger().unsettled = Some(missing);
+        self.enter(Phase::Over);
+        self.office.tasks.close();
+        // What still hangs is ended with the load.
+        drop(tokio::time::timeout(LEAVING, self.office.tasks.wait()).await);
+        in_time
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Waits until `condition` has held for a moment.
+    async fn reached(&self, until: Instant, condition: impl Fn(&Ledger) -> bool) -> bool {
+        let mut held = 0;
+        while held < MOMENT {
+            if Instant::now() >= until {
+                return false;
+            }
+            tokio::time::sleep(STEP).await;
+            held = if condition(&self.office.ledger()) { held + 1 } else { 0 };
+        }
         true
+    }
+}
+
+impl Witness {
+    /// What was done so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        lock(&self.ledger).counts
+    }
+
+    /// What the clients wait for, in words: what was acknowledged and has not come, and who is not at rest. After the
+    /// end: what they had waited for in vain.
+    #[must_use]
+    pub fn missing(&self) -> Vec<String> {
+        let ledger = lock(&self.ledger);
+        ledger.unsettled.clone().unwrap_or_else(|| ledger.missing())
+    }
+}
+
+fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Office {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
+    }
+
+    /// Runs a task until it is done or the load is dropped.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        drop(self.tasks.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        }));
     }
 }

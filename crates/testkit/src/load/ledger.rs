@@ -1,0 +1,230 @@
+//! What all clients of a load know together: who is owed what, who is at rest, what was done.
+//!
+//! Knows less than the checker, and never believes that something is owed which is not: it only says when waiting is
+//! over. Order matters nowhere here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use mqtt_codec::{QoS, TopicFilter, TopicName};
+
+use super::Counts;
+use super::client::{Arrival, Content};
+use crate::record::{ConnId, MessageId};
+
+/// Shared by all clients.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub counts: Counts,
+    /// What was missing when the load ended.
+    pub unsettled: Option<Vec<String>>,
+    last_conn: u64,
+    /// Whether a client has all it wants, by its number; absent if nobody waits for it.
+    ready: BTreeMap<usize, bool>,
+    slots: Vec<Slot>,
+    /// Messages that are not acknowledged, or owed to somebody.
+    open: BTreeMap<MessageId, Open>,
+    /// The last message with RETAIN to each topic.
+    newest: BTreeMap<String, Newest>,
+    /// Wills that have come, and to whom: one may come before its client knows that it is due.
+    heard: BTreeSet<(usize, MessageId)>,
+    /// Retained messages that a last SUBSCRIBE must bring.
+    looks: BTreeSet<(usize, MessageId)>,
+}
+
+/// One who is owed messages: a session, or a group.
+#[derive(Debug, Default)]
+struct Slot {
+    name: String,
+    /// One more whenever nothing is owed any longer that was before.
+    epoch: u64,
+    /// Filters that were granted with QoS 1 or 2.
+    filters: Vec<TopicFilter>,
+}
+
+#[derive(Debug)]
+struct Open {
+    topic: TopicName,
+    acknowledged: bool,
+    /// Slots and their epochs when it was published.
+    owed: Vec<(usize, u64)>,
+}
+
+#[derive(Debug)]
+struct Newest {
+    message: MessageId,
+    acknowledged: bool,
+    empty: bool,
+}
+
+impl Ledger {
+    pub(super) const fn new_conn(&mut self) -> ConnId {
+        self.last_conn += 1;
+        ConnId(self.last_conn)
+    }
+
+    pub(super) fn add_slot(&mut self, name: &str) -> usize {
+        self.slots.push(Slot { name: name.to_owned(), ..Slot::default() });
+        self.slots.len() - 1
+    }
+
+    /// Whether `client` is connected and has nothing left to do.
+    pub(super) fn set_ready(&mut self, client: usize, ready: bool) {
+        self.ready.insert(client, ready);
+    }
+
+    pub(super) fn all_ready(&self) -> bool {
+        self.ready.values().all(|&ready| ready)
+    }
+
+    /// How many acknowledged messages have not come where they are owed.
+    pub(super) fn owed(&self) -> usize {
+        let open = self.open.values().filter(|open| self.is_owed(open)).count();
+        open + self.looks.len()
+    }
+
+    /// What is being waited for, in words.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let busy = self.ready.iter().filter(|(_, ready)| !**ready);
+        let mut missing: Vec<_> =
+            busy.map(|(client, _)| format!("client {client} is not at rest")).collect();
+        for (message, open) in self.open.iter().filter(|(_, open)| self.is_owed(open)) {
+            let names = open.owed.iter().filter(|owed| self.is_current(**owed));
+            let names: Vec<_> = names.map(|&(slot, _)| self.slots[slot].name.as_str()).collect();
+            let MessageId { publisher, number } = message;
+            missing.push(format!("{publisher} {number} to {} for {names:?}", open.topic));
+        }
+        for (slot, MessageId { publisher, number }) in &self.looks {
+            let name = &self.slots[*slot].name;
+            missing.push(format!("{publisher} {number}, which is retained, for {name:?}"));
+        }
+        missing
+    }
+
+    /// A message is about to be published for the first time.
+    pub(super) fn published(&mut self, content: &Content) {
+        self.counts.published += 1;
+        if content.retain {
+            let empty = content.is_empty();
+            let newest = Newest { message: content.message.clone(), acknowledged: false, empty };
+            self.newest.insert(content.topic.as_str().to_owned(), newest);
+        }
+        let tracked = content.expiry_secs.is_none() && !content.is_empty();
+        if tracked && content.qos != QoS::AtMostOnce {
+            self.owe(content.message.clone(), &content.topic, false);
+        }
+    }
+
+    /// A last will is due from now on.
+    pub(super) fn due(&mut self, message: MessageId, topic: &TopicName) {
+        let heard = std::mem::take(&mut self.heard);
+        self.owe(message.clone(), topic, true);
+        if let Some(open) = self.open.get_mut(&message) {
+            open.owed.retain(|&(slot, _)| !heard.contains(&(slot, message.clone())));
+            self.tidy(&message);
+        }
+        self.heard = heard;
+    }
+
+    fn owe(&mut self, message: MessageId, topic: &TopicName, acknowledged: bool) {
+        let wants = |slot: &Slot| slot.filters.iter().any(|filter| filter.matches(topic));
+        let slots = self.slots.iter().enumerate().filter(|(_, slot)| wants(slot));
+        let owed: Vec<_> = slots.map(|(number, slot)| (number, slot.epoch)).collect();
+        if !owed.is_empty() {
+            self.open.insert(message, Open { topic: topic.clone(), acknowledged, owed });
+        }
+    }
+
+    pub(super) fn acknowledged(&mut self, content: &Content, code: u8) {
+        if code >= 0x80 {
+            return self.given_up(content);
+        }
+        self.counts.acknowledged += 1;
+        let newest = self.newest.get_mut(content.topic.as_str());
+        if let Some(newest) = newest.filter(|newest| newest.message == content.message) {
+            newest.acknowledged = true;
+        }
+        if let Some(open) = self.open.get_mut(&content.message) {
+            open.acknowledged = true;
+            self.tidy(&content.message);
+        }
+    }
+
+    /// Whether it was published will never be known.
+    pub(super) fn given_up(&mut self, content: &Content) {
+        self.open.remove(&content.message);
+    }
+
+    /// A PUBLISH has come to `slot`, and perhaps so to a group.
+    pub(super) fn received(&mut self, slot: usize, group: Option<usize>, arrival: &Arrival) {
+        self.counts.received += 1;
+        let Some(message) = &arrival.message else { return };
+        if arrival.retain {
+            self.looks.remove(&(slot, message.clone()));
+        }
+        if message.publisher.starts_with("will/") {
+            self.heard.insert((slot, message.clone()));
+        }
+        for slot in [Some(slot), group].into_iter().flatten() {
+            self.settle(slot, message);
+        }
+    }
+
+    fn settle(&mut self, slot: usize, message: &MessageId) {
+        if let Some(open) = self.open.get_mut(message) {
+            open.owed.retain(|&(owed, _)| owed != slot);
+            self.tidy(message);
+        }
+    }
+
+    fn tidy(&mut self, message: &MessageId) {
+        if let Some(open) = self.open.get(message)
+            && open.acknowledged
+            && !self.is_owed(open)
+        {
+            self.open.remove(message);
+        }
+    }
+
+    /// `slot` has been granted `filter` with QoS 1 or 2.
+    pub(super) fn subscribed(&mut self, slot: usize, filter: &TopicFilter) {
+        let filters = &mut self.slots[slot].filters;
+        if !filters.contains(filter) {
+            filters.push(filter.clone());
+        }
+    }
+
+    /// `slot` is about to give `filter` up: what waits for it may be dropped.
+    pub(super) fn unsubscribed(&mut self, slot: usize, filter: &str) {
+        self.slots[slot].filters.retain(|kept| kept.as_str() != filter);
+        self.forget(slot);
+    }
+
+    /// The session of `slot` is over, with its subscriptions.
+    pub(super) fn reset(&mut self, slot: usize) {
+        self.slots[slot].filters.clear();
+        self.forget(slot);
+    }
+
+    fn forget(&mut self, slot: usize) {
+        self.slots[slot].epoch += 1;
+        self.looks.retain(|(looking, _)| *looking != slot);
+    }
+
+    /// `slot` is about to subscribe to `filter` for the last time, and is owed what is retained.
+    pub(super) fn look(&mut self, slot: usize, filter: &TopicFilter) {
+        for (topic, newest) in &self.newest {
+            let matches = TopicName::new(topic.as_str()).is_ok_and(|topic| filter.matches(&topic));
+            if matches && newest.acknowledged && !newest.empty {
+                self.looks.insert((slot, newest.message.clone()));
+            }
+        }
+    }
+
+    fn is_owed(&self, open: &Open) -> bool {
+        open.acknowledged && open.owed.iter().any(|&owed| self.is_current(owed))
+    }
+
+    fn is_current(&self, (slot, epoch): (usize, u64)) -> bool {
+        self.slots[slot].epoch == epoch
+    }
+}
