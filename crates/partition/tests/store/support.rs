@@ -88,6 +88,13 @@ pub(crate) fn files(path: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// All directories below a directory, each before those in it.
+pub(crate) fn folders(path: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let inner = paths.filter(|path| path.is_dir());
+    inner.flat_map(|path| [vec![path.clone()], folders(&path)].concat()).collect()
+}
+
 pub(crate) fn journal(path: &Path) -> PathBuf {
     let journals: Vec<_> = files(&path.join("rows"))
         .into_iter()
