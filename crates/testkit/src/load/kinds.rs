@@ -210,7 +210,7 @@ impl Crowd<'_> {
             let topics = format!("t/p{}/+", self.publisher_number());
             habits.filters = vec![self.filter(&habits, topics)];
             habits.confirm = Duration::from_millis(100);
-            habits.stall = Some(Duration::from_secs(6));
+            habits.stall = Some(Duration::from_secs(4));
             self.all.push(habits);
         }
     }
@@ -223,6 +223,14 @@ impl Crowd<'_> {
         habits.clean_start_percent = 5;
         habits.filters = self.filters(&habits);
         habits.stay = Some(Duration::from_millis(1200));
+        // Some talk too, and hear themselves or not: both directions of one session, in one set of packet identifiers.
+        if number.is_multiple_of(2) {
+            let own = self.filter(&habits, format!("t/{}/#", habits.client_id));
+            let no_local = habits.version == Version::V5 && self.rng.bool();
+            habits.filters.push(Filter { no_local, ..own });
+            let topics = vec![format!("t/{}/0", habits.client_id)];
+            habits.publishing = Some(self.publishing(topics, 4 * self.plan.pause));
+        }
         self.all.push(habits);
     }
 
@@ -290,7 +298,7 @@ impl Crowd<'_> {
         }
         habits.away = Duration::from_millis(20);
         self.all.push(habits.clone());
-        habits.bouts = Some(Duration::from_secs(4));
+        habits.bouts = Some(Duration::from_secs(2));
         self.all.push(habits);
     }
 

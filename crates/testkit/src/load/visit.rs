@@ -37,6 +37,8 @@ const FAR: Duration = Duration::from_secs(3600);
 #[derive(Debug)]
 struct Agenda {
     publish: Instant,
+    /// Whether an acknowledgement is waited for before the next message.
+    full: bool,
     ping: Instant,
     resubscribe: Instant,
     /// Nothing is subscribed to before: something was refused.
@@ -51,6 +53,8 @@ struct Agenda {
     confirms: VecDeque<(Instant, u16, QoS)>,
     /// The server takes nothing more.
     deaf: bool,
+    /// When the last turn was.
+    turned: Instant,
 }
 
 impl<N: Network> Driver<N> {
@@ -103,6 +107,7 @@ impl<N: Network> Driver<N> {
         let leave = self.bout_until.unwrap_or(stay);
         Agenda {
             publish: now,
+            full: false,
             ping: now + PING,
             resubscribe,
             refused: now,
@@ -112,6 +117,7 @@ impl<N: Network> Driver<N> {
             silence: now + SILENCE,
             confirms: VecDeque::new(),
             deaf: false,
+            turned: now,
         }
     }
 
@@ -122,6 +128,7 @@ impl<N: Network> Driver<N> {
     /// Does what is due. Says how to leave, if that is it.
     fn turn(&mut self, line: &mut Line<N::Stream>, agenda: &mut Agenda) -> Option<Way> {
         let (now, phase) = (Instant::now(), self.phase());
+        agenda.turned = now;
         if phase == Phase::Over || phase != Phase::Run && self.habits.bouts.is_some() {
             return Some(Way::Leave);
         }
@@ -239,8 +246,9 @@ impl<N: Network> Driver<N> {
             return;
         };
         if !self.session.has_room(publishing.window) {
-            // Tried again when an acknowledgement has come, or a little later.
-            agenda.publish = now + publishing.pause;
+            // Tried again when an acknowledgement has come.
+            agenda.full = true;
+            agenda.publish = now + FAR;
             return;
         }
         agenda.publish = now + self.jitter(publishing.pause);
@@ -313,6 +321,10 @@ impl<N: Network> Driver<N> {
     ) {
         let conn = line.conn;
         let recorder = self.office.recorder.clone();
+        if agenda.full && matches!(answer, Answer::Acknowledged(..) | Answer::Completed(_)) {
+            agenda.full = false;
+            agenda.publish = now;
+        }
         match answer {
             Answer::Publish(arrival) => self.received(conn, agenda, now, &arrival),
             Answer::Acknowledged(content, code, reply) => {
@@ -365,7 +377,8 @@ impl<N: Network> Driver<N> {
                 continue;
             }
             let text = TopicFilter::new(filter.filter.as_str()).expect("it was sent");
-            if code > 0 && text.share_name().is_none() {
+            // Not every message is owed that matches a filter without what is local.
+            if code > 0 && !filter.no_local && text.share_name().is_none() {
                 ledger.subscribed(self.habits.slot, &text);
             } else if code > 0
                 && let Some(group) = self.habits.group_slot.filter(|_| self.habits.anchor)
@@ -385,8 +398,9 @@ impl Agenda {
     fn next(&self, phase: Phase) -> Instant {
         let always = [self.ping, self.stalled.unwrap_or(self.silence)];
         let running = [self.publish, self.resubscribe, self.stall, self.leave];
-        let running = running.into_iter().filter(|_| phase == Phase::Run && !self.deaf);
-        let running = running.chain(Some(self.refused).filter(|&at| at > Instant::now()));
+        let running = running.into_iter().filter(|_| phase == Phase::Run);
+        // What was due and was not done waits for something to come, not for time.
+        let running = running.chain([self.refused]).filter(|&at| at > self.turned);
         let confirm = self.confirms.front().map(|&(at, ..)| at);
         let all = always.into_iter().chain(running).chain(confirm);
         if self.deaf {
