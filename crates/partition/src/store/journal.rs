@@ -51,7 +51,8 @@ pub(super) struct Tear {
 /// Reads all journals in `folder`.
 pub(super) fn survey(folder: &Path) -> io::Result<Survey> {
     let mut survey = Survey::default();
-    let mut seqno = 0;
+    // After a loss of power that left nothing of a new store's rows fjall begins with 0 again.
+    let mut seqno = None;
     let journals = journals(folder)?;
     for (index, path) in journals.iter().enumerate() {
         let mut journal = Journal::open(path)?;
@@ -59,8 +60,8 @@ pub(super) fn survey(folder: &Path) -> io::Result<Survey> {
             let at = journal.position;
             match journal.commit() {
                 // Else fjall would put it in another place.
-                Ok(commit) if commit.seqno > seqno => {
-                    seqno = commit.seqno;
+                Ok(commit) if seqno.is_none_or(|before| commit.seqno > before) => {
+                    seqno = Some(commit.seqno);
                     survey.add(commit.link);
                 }
                 Ok(_) => break at,

@@ -277,3 +277,22 @@ fn a_process_killed_right_after_its_opening_again_and_again_leaves_all_commits()
     }
     assert_eq!(opened(crashed.path(), SEED), Ok(21));
 }
+
+#[test]
+fn a_store_that_lost_all_of_its_commits_to_a_loss_of_power_goes_on() {
+    let directory = directory();
+    let path = directory.path();
+    let mut store = open(path);
+    for number in 1..=5 {
+        store.commit(&batch(SEED, number)).unwrap();
+    }
+    let left = frozen(path);
+    drop(store);
+    for journal_is in [Lost::End, Lost::Zeros] {
+        let crashed = image(left.path());
+        let whole = journal_bytes(crashed.path());
+        lose(crashed.path(), &whole, 0, journal_is);
+        restart_machine(crashed.path());
+        assert_eq!(opened(crashed.path(), SEED), Ok(0), "{journal_is:?}");
+    }
+}
