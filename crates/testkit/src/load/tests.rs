@@ -202,12 +202,12 @@ impl Network for Tcp {
 }
 
 /// A load of `seed` on a cluster that may be hurt meanwhile, until it has settled.
-async fn run(plan: Plan, cluster: &mut Cluster, hurt: impl AsyncFnOnce(&mut Cluster)) {
+async fn run(plan: Plan, cluster: &mut Cluster, hurt: impl AsyncFnOnce(&mut Cluster, &Recorder)) {
     let network = Tcp((0..2).map(|proxy| cluster.proxy(proxy).address()).collect());
     let recorder = Recorder::new();
     recorder.record(What::Run { seed: plan.seed, command: "test".to_owned() });
     let load = Load::start(plan, network, recorder.clone());
-    hurt(cluster).await;
+    hurt(cluster, &recorder).await;
     load.all_healed();
     let witness = load.witness();
     let in_time = load.finish(Duration::from_secs(30)).await;
@@ -234,17 +234,21 @@ fn seed(fixed: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_every_kind_find_no_fault_with_an_unhurt_cluster() {
     let mut cluster = Cluster::start(2, 1).await;
-    run(Plan::small(seed(1)), &mut cluster, async |_| elapse(Duration::from_secs(3)).await).await;
+    run(Plan::small(seed(1)), &mut cluster, async |_, _| elapse(Duration::from_secs(3)).await)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_every_kind_find_no_fault_with_a_killed_intermediate() {
     let mut cluster = Cluster::start(2, 1).await;
-    let hurt = async |cluster: &mut Cluster| {
+    let hurt = async |cluster: &mut Cluster, recorder: &Recorder| {
+        let (kind, target) = ("kill".to_owned(), "intermediate 0".to_owned());
         for _ in 0..2 {
             elapse(Duration::from_millis(900)).await;
+            recorder.record(What::Fault { kind: kind.clone(), target: target.clone() });
             cluster.kill_intermediate(0).await;
             cluster.restart_intermediate(0).await;
+            recorder.record(What::Healed { kind: kind.clone(), target: target.clone() });
         }
         elapse(Duration::from_millis(500)).await;
     };
