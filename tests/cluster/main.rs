@@ -1,6 +1,7 @@
 //! Whole clusters: what is promised across proxies, when nothing fails and when something does.
 //!
 //! - `delivery`, `faults`: servers in this process, over real gRPC
+//! - `scenarios`: what `docs/scenarios.md` names and no other test shows
 //! - `processes`: the real binary; `foreign`: clients of others, which must be installed
 //! - `load`, `rumqtt`, `support`, `up`: what these are written with
 
@@ -17,6 +18,7 @@ mod load;
 mod processes;
 mod reattach;
 mod rumqtt;
+mod scenarios;
 mod support;
 mod survival;
 mod up;
