@@ -9,6 +9,7 @@ mod driver;
 mod kinds;
 mod ledger;
 mod line;
+mod phase;
 #[cfg(test)]
 mod tests;
 mod visit;
@@ -19,13 +20,13 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::driver::Driver;
 use self::ledger::Ledger;
+use self::phase::{Phase, Phases};
 use crate::record::{Recorder, What};
 
 /// How often it is looked whether all is at rest, and how often in a row it must be.
@@ -98,7 +99,6 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct Load {
     office: Office,
-    phase: watch::Sender<Phase>,
     _stop: DropGuard,
 }
 
@@ -108,25 +108,12 @@ pub struct Witness {
     ledger: Arc<Mutex<Ledger>>,
 }
 
-/// What the clients are about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Everybody follows his habits.
-    Run,
-    /// Publishers begin nothing new; everybody connects and stays.
-    Calm,
-    /// Everything is acknowledged and everybody is there.
-    Quiet,
-    /// Everybody leaves.
-    Over,
-}
-
 /// What all clients of a load share.
 #[derive(Clone, Debug)]
 struct Office {
     recorder: Recorder,
     ledger: Arc<Mutex<Ledger>>,
-    phase: watch::Receiver<Phase>,
+    phase: Phases,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -197,14 +184,13 @@ impl Load {
     /// Starts the clients of `plan` in the runtime this is called in. They write to `recorder`, to which the caller has
     /// written [`What::Run`] first. A recorder takes one load.
     pub fn start<N: Network>(plan: Plan, network: N, recorder: Recorder) -> Self {
-        let (phase, phases) = watch::channel(Phase::Run);
         let stop = CancellationToken::new();
         let mut ledger = Ledger::default();
         let clients = kinds::clients(&plan, &mut ledger);
         let office = Office {
             recorder,
             ledger: Arc::new(Mutex::new(ledger)),
-            phase: phases,
+            phase: Phases::new(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
         };
@@ -218,7 +204,7 @@ impl Load {
             let driver = Driver::new(number, habits, network.clone(), office.clone(), rng);
             office.spawn(driver.run());
         }
-        Self { office, phase, _stop: stop.drop_guard() }
+        Self { office, _stop: stop.drop_guard() }
     }
 
     /// Writes down that no fault is left and none will come.
@@ -262,7 +248,7 @@ impl Load {
     }
 
     fn enter(&self, phase: Phase) {
-        self.phase.send_replace(phase);
+        self.office.phase.enter(phase);
     }
 
     /// Waits until `condition` has held for a moment.

@@ -10,7 +10,7 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -237,15 +237,31 @@ impl Recorder {
 
     /// Writes an event down.
     pub fn record(&self, what: What) {
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = self.lock();
         let at = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
         events.push(Event { at, what });
+    }
+
+    /// How many events were written down so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// The events from the one with the number `first` on.
+    #[must_use]
+    pub fn since(&self, first: usize) -> Vec<Event> {
+        self.lock().get(first..).map(<[Event]>::to_vec).unwrap_or_default()
     }
 
     /// All that was written down so far.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -91,7 +91,7 @@ impl<N: Network> Driver<N> {
     }
 
     pub(super) fn phase(&self) -> Phase {
-        *self.office.phase.borrow()
+        self.office.phase.current()
     }
 
     /// Half of `mean` to one and a half.
@@ -103,8 +103,7 @@ impl<N: Network> Driver<N> {
     async fn rest(&mut self, pause: Duration) {
         tokio::select! {
             biased;
-            // An error is the end of the load, which ends this task too.
-            _ = self.office.phase.changed() => {}
+            () = self.office.phase.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }
@@ -153,7 +152,7 @@ impl<N: Network> Driver<N> {
     fn introduction(&mut self, conn: ConnId, proxy: usize) -> Connect {
         let habits = &self.habits;
         let v5 = habits.version == Version::V5;
-        let running = *self.office.phase.borrow() == Phase::Run;
+        let running = self.office.phase.current() == Phase::Run;
         let chance = running && self.rng.u8(0..100) < habits.clean_start_percent;
         let clean_start = habits.expiry_secs == 0 || self.anew || chance;
         let mut connect = Connect::new(habits.version, ClientId::new(habits.client_id.as_str()));

@@ -71,7 +71,7 @@ impl<N: Network> Driver<N> {
             let wake = agenda.next(self.phase());
             tokio::select! {
                 biased;
-                _ = self.office.phase.changed() => {}
+                () = self.office.phase.changed() => {}
                 written = line.write.write_buf(&mut line.unsent), if !line.unsent.is_empty() => {
                     if !written.is_ok_and(|written| written > 0) {
                         agenda.deafen();
