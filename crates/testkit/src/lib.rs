@@ -6,12 +6,13 @@
 //! - [`LinkProxy`]: a cable that can be cut; [`Process`]: a real binary that can be killed
 //! - [`History`]: what was sent and received, and whether that was right
 //! - [`mutations`]: faults put into the product on purpose, and who catches them
-//! - [`record`]: a history of a long run, event by event; [`load`]: the clients that write it
+//! - [`record`]: a history of a long run, event by event; [`load`]: the clients that write it; [`checker`]: what judges it
 //!
 //! Everything listens on loopback and on ports the system chose. Nothing here sleeps to wait for a
 //! condition: it waits for the condition, at most [`DEADLINE`].
 
 mod broker;
+pub mod checker;
 mod client;
 mod cluster;
 mod history;

@@ -1,0 +1,57 @@
+//! Rule `order`: what one connection publishes to one topic at one QoS comes in that order to each session.
+//!
+//! Of each message its first live arrival counts. What may have come through a group is left out, and what was sent
+//! again before it came, unless the session was there when it was sent first.
+
+use super::sessions::{Copy, Sessions};
+use super::world::World;
+use super::{Findings, Rule};
+
+/// Within which order is kept: life, publishing connection, topic, QoS as published and as received.
+type Lane = (usize, usize, usize, u8, u8);
+
+pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut Findings<'_>) {
+    let mut arrived: Vec<(Lane, usize, usize)> = Vec::new();
+    let mut seen = Vec::new();
+    for (number, message) in world.messages.iter().enumerate() {
+        if message.will_of.is_some() || message.empty {
+            continue;
+        }
+        seen.clear();
+        for arrival in world.arrivals_of(number) {
+            let Some(life) = sessions.life_of(arrival) else { continue };
+            if seen.contains(&life) || sessions.copy(world, arrival) != Copy::Live {
+                continue;
+            }
+            seen.push(life);
+            if sessions.may_be_shared(life, message.topic) {
+                continue;
+            }
+            if message.last != message.first {
+                let from = message.first;
+                let there = |chain: &super::sessions::Chain| chain.terms(from, from).is_some();
+                if !sessions.matching(life, message.topic).any(there) {
+                    continue;
+                }
+            }
+            let lane = (life, message.first_conn, message.topic, message.qos, arrival.qos);
+            arrived.push((lane, arrival.event, number));
+        }
+    }
+    arrived.sort_unstable();
+    let mut newest: Option<(Lane, usize, usize)> = None;
+    for (lane, event, number) in arrived {
+        let before = newest.filter(|(of, _, _)| *of == lane);
+        let message = &world.messages[number];
+        match before {
+            Some((_, earlier, newer)) if world.messages[newer].first > message.first => {
+                let newer = &world.messages[newer];
+                let client = world.conns[sessions.lives[lane.0].conns[0]].client_id;
+                let topic = world.topics.names[message.topic];
+                let what = || format!("{message} came after {newer} to {client} under {topic}");
+                findings.add(Rule::Order, what, &[message.first, newer.first, earlier, event]);
+            }
+            _ => newest = Some((lane, event, number)),
+        }
+    }
+}
