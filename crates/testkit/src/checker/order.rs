@@ -1,7 +1,7 @@
 //! Rule `order`: what one connection publishes to one topic at one QoS comes in that order to each session.
 //!
 //! Of each message its first live arrival counts. What may have come through a group is left out, and what was sent
-//! again before it came, unless the session was there when it was sent first.
+//! again before it came, unless the session was there when it was sent first and it cannot have expired in between.
 
 use super::sessions::{Copy, Sessions};
 use super::world::World;
@@ -28,6 +28,10 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
                 continue;
             }
             if message.last != message.first {
+                // Its first copy may have expired on the way, and then it is the second one that came.
+                if message.expiry_secs.is_some() {
+                    continue;
+                }
                 let from = message.first;
                 let there = |chain: &super::sessions::Chain| chain.terms(from, from).is_some();
                 if !sessions.matching(life, message.topic).any(there) {

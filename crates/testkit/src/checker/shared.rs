@@ -149,7 +149,11 @@ fn twice(
         let mut before = arrivals[..at].iter().filter(|first| sessions.life_of(first) != life);
         let both = before.find(|first| match (first.qos, second.qos) {
             (2, 2) => first.new && second.new && lives_on(world, sessions, first, second),
-            (1, 1) => stays_connected(world, first, second),
+            // In a fault the store may have lost sight of a member that is still served, and what it confirmed last.
+            (1, 1) => {
+                let (from, until) = (world.at(message.first), world.at(second.event));
+                stays_connected(world, first, second) && !world.faults.any_around(from, until)
+            }
             _ => false,
         });
         if let Some(first) = both {

@@ -186,6 +186,26 @@ fn messages_sent_again_come_again_and_keep_the_order_of_their_first_connection()
 }
 
 #[test]
+fn a_message_that_expired_on_its_way_and_was_sent_again_may_come_after_a_later_one() {
+    let mut script = Script::default();
+    script.persistent(1, "s", false);
+    script.subscribe(1, filter("t", 2));
+    script.persistent(2, "p", false);
+    let expiring = || Item { expiry_secs: Some(1), ..item(1, "t", 2) };
+    script.send(2, expiring());
+    script.send(2, item(2, "t", 2));
+    script.wait(2000);
+    script.got(1, "p", 2, "t", 2);
+    script.end(2, End::Broken);
+    script.persistent(3, "p", true);
+    script.publish(3, Item { dup: true, ..expiring() });
+    script.publish(3, Item { dup: true, ..item(2, "t", 2) });
+    script.got(1, "p", 1, "t", 2);
+    script.settle();
+    sound(&script);
+}
+
+#[test]
 fn a_message_sent_again_after_a_subscribe_may_come_after_one_that_was_sent_later() {
     let mut script = Script::default();
     script.persistent(1, "s", false);
@@ -286,6 +306,31 @@ fn a_member_that_goes_gives_its_messages_to_another() {
     }
     script.settle();
     sound(&script);
+}
+
+#[test]
+fn a_member_that_the_store_lost_sight_of_may_not_be_the_only_one() {
+    for lost_sight in [true, false] {
+        let mut script = Script::default();
+        for (conn, client) in [(1, "a"), (2, "b")] {
+            script.persistent(conn, client, false);
+            script.subscribe(conn, filter("$share/g/t", 1));
+        }
+        script.clean(3, "p");
+        script.publish(3, item(1, "t", 1));
+        script.got(1, "p", 1, "t", 1);
+        if lost_sight {
+            script.fault("kill");
+            script.healed("kill");
+        }
+        script.got(2, "p", 1, "t", 1);
+        script.settle();
+        if lost_sight {
+            sound(&script);
+        } else {
+            super::breaks(&script, super::Rule::Shared, 1);
+        }
+    }
 }
 
 #[test]
