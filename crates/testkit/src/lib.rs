@@ -23,6 +23,7 @@ pub mod mutations;
 mod process;
 pub mod random;
 pub mod record;
+pub mod simulation;
 pub mod wire;
 
 use std::time::Duration;
