@@ -65,6 +65,8 @@ pub enum Attachment {
 /// The streams peers open. Dropping it refuses further ones.
 pub struct Attachments {
     accepted: mpsc::Receiver<Attachment>,
+    /// After this nothing is taken, whoever still has the acceptor. A server takes its own down.
+    shutdown: Option<CancellationToken>,
 }
 
 impl Attachments {
@@ -72,11 +74,16 @@ impl Attachments {
     #[must_use]
     pub fn by_hand(shutdown: CancellationToken) -> (Acceptor, Self) {
         let (sender, accepted) = mpsc::channel(WAITING_STREAMS);
-        (Acceptor { accepted: sender, shutdown }, Self { accepted })
+        let acceptor = Acceptor { accepted: sender, shutdown: shutdown.clone() };
+        (acceptor, Self { accepted, shutdown: Some(shutdown) })
     }
 
     /// The next stream; `None` when the server has ended.
     pub async fn next(&mut self) -> Option<Attachment> {
+        if let Some(shutdown) = &self.shutdown {
+            let next = shutdown.run_until_cancelled(self.accepted.recv()).await;
+            return next.flatten();
+        }
         self.accepted.recv().await
     }
 
@@ -100,7 +107,8 @@ pub fn serve(
     config: AcceptorConfig,
     shutdown: CancellationToken,
 ) -> Attachments {
-    let (acceptor, attachments) = Attachments::by_hand(shutdown.clone());
+    let (sender, accepted) = mpsc::channel(WAITING_STREAMS);
+    let acceptor = Acceptor { accepted: sender, shutdown: shutdown.clone() };
     let limit = transport::decode_limit(config.max_packet_bytes);
     let service = Service { token: config.token, acceptor };
     let routes = RoutesServer::new(service.clone()).max_decoding_message_size(limit);
@@ -132,7 +140,7 @@ pub fn serve(
             () = late => {}
         }
     });
-    attachments
+    Attachments { accepted, shutdown: None }
 }
 
 /// Takes the streams that peers open. Clones hand them to the same [`Attachments`].

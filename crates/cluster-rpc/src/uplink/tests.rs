@@ -1,5 +1,6 @@
 //! An uplink against a scripted intermediate, over the loopback.
 
+mod by_hand;
 mod fake;
 mod store;
 
