@@ -360,7 +360,61 @@ async fn watch_state(
 
 #[cfg(test)]
 mod tests {
+    use cluster_rpc::network::{Attempt, Broken, Connection};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::mpsc;
+
     use super::*;
+
+    const CHANCE: u64 = 0x0123_4567_89ab_cdef;
+
+    /// A machine on which chance is always the same, in a network in which nobody listens.
+    #[derive(Debug)]
+    struct Alone;
+
+    impl Machine for Alone {
+        fn unix_time(&self) -> Duration {
+            Duration::from_secs(1_800_000_000)
+        }
+
+        fn random(&self) -> u64 {
+            CHANCE
+        }
+    }
+
+    impl Network for Alone {
+        fn connect(&self, _: &NodeId, _: SocketAddr) -> Attempt<Arc<dyn Connection>> {
+            Box::pin(std::future::ready(Err(Broken::Refused)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_proxy_without_sockets_serves_a_client_in_virtual_time() {
+        let mut config = Config::default();
+        config.cluster.intermediates = vec!["10.0.0.1:7420".to_owned()];
+        let (sender, clients) = mpsc::channel(1);
+        let parts = Parts { clients, machine: Arc::new(Alone), network: Arc::new(Alone) };
+        let stop = CancellationToken::new();
+        let node = Node::start_by_hand(&config, parts, stop.clone()).expect("a valid one");
+        let (mut client, stream) = tokio::io::duplex(1024);
+        sender.send(stream).await.expect("it accepts");
+        // MQTT 5, Clean Start, Keep Alive 60 s, no properties, no identifier.
+        let connect = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x3c\x00\x00\x00";
+        client.write_all(connect).await.expect("it reads");
+        let mut answer = vec![0; 256];
+        let length = client.read(&mut answer).await.expect("it answers");
+        answer.truncate(length);
+        assert_eq!(answer[0], 0x20, "a CONNACK");
+        let assigned = format!("causeway-{CHANCE:016x}{CHANCE:016x}");
+        assert!(answer.windows(assigned.len()).any(|text| text == assigned.as_bytes()));
+        assert_eq!(node.stats().sessions, 1);
+        // The client says nothing, for longer than one and a half times its Keep Alive.
+        let started = tokio::time::Instant::now();
+        while client.read(&mut answer).await.is_ok_and(|read| read > 0) {}
+        assert_eq!(started.elapsed().as_secs(), 90);
+        stop.cancel();
+        node.join().await.expect("it stops in order");
+    }
 
     #[tokio::test]
     async fn a_core_task_that_panics_stops_the_proxy_with_an_error() {
