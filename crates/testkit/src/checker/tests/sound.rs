@@ -225,6 +225,31 @@ fn a_message_sent_again_after_a_subscribe_may_come_after_one_that_was_sent_later
 }
 
 #[test]
+fn a_message_whose_first_copy_expired_comes_when_its_second_does() {
+    for expiry_secs in [Some(1), None] {
+        let mut script = Script::default();
+        script.persistent(1, "s", false);
+        script.subscribe(1, filter("t", 1));
+        script.persistent(2, "p", false);
+        let expiring = Item { expiry_secs, ..item(1, "t", 1) };
+        script.send(2, expiring.clone());
+        script.publish(2, item(2, "t", 1));
+        script.end(2, End::Broken);
+        script.wait(2_000);
+        script.got(1, "p", 2, "t", 1);
+        script.persistent(3, "p", true);
+        script.publish(3, Item { dup: true, ..expiring });
+        script.got(1, "p", 1, "t", 1);
+        script.settle();
+        if expiry_secs.is_some() {
+            sound(&script);
+        } else {
+            super::breaks(&script, super::Rule::Order, 1);
+        }
+    }
+}
+
+#[test]
 fn a_takeover_ends_the_older_connection() {
     let mut script = Script::default();
     script.clean(9, "p");
