@@ -24,6 +24,7 @@ mod process;
 pub mod random;
 pub mod record;
 pub mod simulation;
+pub mod torture;
 pub mod wire;
 
 use std::time::Duration;

@@ -140,15 +140,16 @@ pub async fn kill(signal: &str, id: u32) {
 }
 
 /// Where the binary is, after it was built once.
-async fn causeway() -> &'static PathBuf {
+pub(crate) async fn causeway() -> &'static PathBuf {
     static PATH: OnceCell<PathBuf> = OnceCell::const_new();
     PATH.get_or_init(async || {
         if let Some(path) = std::env::var_os("CARGO_BIN_EXE_causeway") {
             return path.into();
         }
-        // A test binary is target/{profile}/deps/{name}.
-        let test = std::env::current_exe().expect("a running program has a path");
-        let profile = test.ancestors().nth(2).expect("cargo puts tests into target/profile/deps");
+        // A test binary is target/{profile}/deps/{name}, a program target/{profile}/{name}.
+        let program = std::env::current_exe().expect("a running program has a path");
+        let folder = program.parent().expect("a program is in a folder");
+        let profile = folder.parent().filter(|_| folder.ends_with("deps")).unwrap_or(folder);
         let path = profile.join("causeway");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);

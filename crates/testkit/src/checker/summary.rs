@@ -15,6 +15,13 @@ use crate::record::What;
 /// How long after a kill messages count as published during it.
 const AFTER_KILL: u64 = 10 * SECOND;
 
+/// How long before a message was published, and after it came, there was no fault if it counts as quiet.
+const QUIET: u64 = 2 * SECOND;
+
+/// What the identifiers of clients begin with that acknowledge late or stop reading: how long messages take to them is
+/// their own doing.
+const SLOW: &str = "slow";
+
 /// How long before a fault a publisher must have published for its return to be waited for.
 const BEFORE_FAULT: u64 = 10 * SECOND;
 
@@ -53,11 +60,14 @@ pub struct Summary {
     pub duplicates: u64,
     /// The same, per thousand arrivals at QoS 1.
     pub duplicates_per_thousand: f64,
-    /// From the first PUBLISH of a message to its first arrival at each session that was connected all the time.
+    /// From the first PUBLISH of a message to its first arrival at each session that was connected all the time and read
+    /// what came.
     pub latency: Percentiles,
+    /// The same, where no fault was near.
+    pub latency_quiet: Percentiles,
     /// The same, of messages published within 10 s after a fault with `kill` in its kind.
     pub latency_after_kill: Percentiles,
-    /// The same, of messages published during a fault with `rolling restart` in its kind.
+    /// The same, of messages published during a fault with `rolling` in its kind.
     pub latency_in_rolling_restart: Percentiles,
     /// For each fault: from its beginning until every publisher above QoS 0 that had published in the 10 s before it and went on after
     /// it had a message, published after the fault, that was acknowledged and had come to everybody connected that it was
@@ -176,14 +186,22 @@ fn arrivals(world: &World<'_>, sessions: &Sessions<'_>, summary: &mut Summary) {
         .faults
         .all
         .iter()
-        .filter(|fault| fault.kind.contains("rolling restart"))
+        .filter(|fault| fault.kind.contains("rolling"))
         .map(|fault| (fault.from, fault.until))
         .collect();
     let kills = world.faults.all.iter().filter(|fault| fault.kind.contains("kill"));
     let kills: Vec<_> =
         kills.map(|fault| (fault.from, fault.from.saturating_add(AFTER_KILL))).collect();
     let within = |times: &[(u64, u64)], at| times.iter().any(|&(a, b)| a <= at && at <= b);
-    let (mut all, mut after_kill, mut in_rolling) = (Vec::new(), Vec::new(), Vec::new());
+    let faults = &world.faults.all;
+    let is_quiet = |from: u64, until: u64| {
+        let mut near = faults.iter().filter(|fault| {
+            fault.from <= until + QUIET && from <= fault.until.saturating_add(QUIET)
+        });
+        near.next().is_none()
+    };
+    let (mut all, mut quiet) = (Vec::new(), Vec::new());
+    let (mut after_kill, mut in_rolling) = (Vec::new(), Vec::new());
     let mut seen = Vec::new();
     for (number, message) in world.messages.iter().enumerate() {
         let published = world.at(message.first);
@@ -199,11 +217,19 @@ fn arrivals(world: &World<'_>, sessions: &Sessions<'_>, summary: &mut Summary) {
                 continue;
             }
             seen.push(life);
-            if message.will_of.is_some() || !world.is_open_at(arrival.conn, message.first) {
+            let is_slow = world.conns[arrival.conn].client_id.starts_with(SLOW);
+            if message.will_of.is_some()
+                || is_slow
+                || !world.is_open_at(arrival.conn, message.first)
+            {
                 continue;
             }
-            let latency = world.at(arrival.event).saturating_sub(published);
+            let came = world.at(arrival.event);
+            let latency = came.saturating_sub(published);
             all.push(latency);
+            if is_quiet(published, came) {
+                quiet.push(latency);
+            }
             if within(&kills, published) {
                 after_kill.push(latency);
             }
@@ -217,6 +243,7 @@ fn arrivals(world: &World<'_>, sessions: &Sessions<'_>, summary: &mut Summary) {
             summary.duplicates as f64 * 1000.0 / summary.received.qos1 as f64;
     }
     summary.latency = Percentiles::of(all);
+    summary.latency_quiet = Percentiles::of(quiet);
     summary.latency_after_kill = Percentiles::of(after_kill);
     summary.latency_in_rolling_restart = Percentiles::of(in_rolling);
 }
