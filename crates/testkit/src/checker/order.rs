@@ -1,10 +1,10 @@
 //! Rule `order`: what one connection publishes to one topic at one QoS comes in that order to each session.
 //!
 //! Of each message its first live arrival counts. What may have come through a group is left out, and what was sent
-//! again before it came, unless the session was there when it was sent first and it cannot have expired in between.
+//! again before it came, unless the session was there when it was sent first and its first copy cannot have been dropped.
 
 use super::sessions::{Copy, Sessions};
-use super::world::World;
+use super::world::{Arrival, World};
 use super::{Findings, Rule};
 
 /// Within which order is kept: life, publishing connection, topic, QoS as published and as received.
@@ -24,12 +24,15 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
                 continue;
             }
             seen.push(life);
-            if sessions.may_be_shared(life, message.topic) {
+            if sessions.may_be_shared(life, message.topic)
+                || is_late(world, &sessions.lives[life].conns, arrival)
+            {
                 continue;
             }
             if message.last != message.first {
-                // Its first copy may have expired on the way, and then it is the second one that came.
-                if message.expiry_secs.is_some() {
+                // Its first copy may have expired on the way, or been dropped at QoS 0, as for a session that was away: then
+                // it is the second one that came.
+                if message.expiry_secs.is_some() || arrival.qos == 0 {
                     continue;
                 }
                 let from = message.first;
@@ -58,4 +61,12 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
             _ => newest = Some((lane, event, number)),
         }
     }
+}
+
+/// Whether it came on a connection when a newer one of its session was there already: what is on its way on the one
+/// says nothing of what comes on the other.
+fn is_late(world: &World<'_>, conns: &[usize], arrival: &Arrival) -> bool {
+    let newer = conns.iter().skip_while(|&&conn| conn != arrival.conn).skip(1);
+    let mut connected = newer.filter_map(|&conn| world.conns[conn].connected);
+    connected.any(|connected| connected.event < arrival.event)
 }

@@ -206,6 +206,27 @@ fn a_message_that_expired_on_its_way_and_was_sent_again_may_come_after_a_later_o
 }
 
 #[test]
+fn a_message_that_was_dropped_at_qos_0_and_sent_again_may_come_after_a_later_one() {
+    let mut script = Script::default();
+    script.persistent(1, "s", false);
+    script.subscribe(1, filter("t", 0));
+    script.end(1, End::Broken);
+    script.persistent(2, "p", false);
+    script.send(2, item(1, "t", 1));
+    script.persistent(3, "s", true);
+    script.send(2, item(2, "t", 1));
+    script.got(3, "p", 2, "t", 0);
+    script.end(2, End::Broken);
+    script.persistent(4, "p", true);
+    script.publish(4, Item { dup: true, ..item(1, "t", 1) });
+    script.publish(4, Item { dup: true, ..item(2, "t", 1) });
+    script.got(3, "p", 1, "t", 0);
+    script.got(3, "p", 2, "t", 0);
+    script.settle();
+    sound(&script);
+}
+
+#[test]
 fn a_message_sent_again_after_a_subscribe_may_come_after_one_that_was_sent_later() {
     let mut script = Script::default();
     script.persistent(1, "s", false);
@@ -263,6 +284,22 @@ fn a_takeover_ends_the_older_connection() {
     script.receive(2, Item { dup: true, ..item(1, "t", 1) });
     script.settle();
     assert_eq!(sound(&script).summary.takeovers, 1);
+}
+
+#[test]
+fn what_is_on_its_way_on_an_older_connection_may_come_after_what_the_newer_one_brings() {
+    let mut script = Script::default();
+    script.persistent(1, "s", false);
+    script.subscribe(1, filter("t", 1));
+    script.clean(3, "p");
+    script.publish(3, item(1, "t", 1));
+    script.persistent(2, "s", true);
+    script.publish(3, item(2, "t", 1));
+    script.got(2, "p", 2, "t", 1);
+    script.got(1, "p", 1, "t", 1);
+    script.end(1, End::Sent(0x8E));
+    script.settle();
+    sound(&script);
 }
 
 #[test]
