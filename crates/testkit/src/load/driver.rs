@@ -203,6 +203,7 @@ impl<N: Network> Driver<N> {
         }
         for (content, packet) in self.session.begin(&line.connect, connack) {
             if let Some(content) = content {
+                self.office.ledger().cut_off(&content);
                 self.office.recorder.record(super::visit::publish_event(conn, &content, true));
             }
             line.send(&packet);

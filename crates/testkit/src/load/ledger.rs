@@ -6,10 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mqtt_codec::{QoS, TopicFilter, TopicName};
+use tokio::time::{Duration, Instant};
 
 use super::Counts;
 use super::client::{Arrival, Content};
 use crate::record::{ConnId, MessageId};
+
+/// How long a will may take that is due: the lease of a proxy that died, and the restart of the store.
+const WILL: Duration = Duration::from_secs(12);
 
 /// Shared by all clients.
 #[derive(Debug, Default)]
@@ -27,8 +31,11 @@ pub(super) struct Ledger {
     newest: BTreeMap<String, Newest>,
     /// Wills that have come, and to whom: one may come before its client knows that it is due.
     heard: BTreeSet<(usize, MessageId)>,
-    /// Retained messages that a last SUBSCRIBE must bring.
-    looks: BTreeSet<(usize, MessageId)>,
+    /// Topics with a deletion that may come late: its connection ended before it was acknowledged.
+    doubtful: BTreeSet<String>,
+    /// Topics of which a last SUBSCRIBE must bring what is retained. Whether it is the newest is for others to say: one
+    /// that was sent on an earlier connection may come late.
+    looks: BTreeSet<(usize, String)>,
 }
 
 /// One who is owed messages: a session, or a group.
@@ -47,6 +54,8 @@ struct Open {
     acknowledged: bool,
     /// Slots and their epochs when it was published.
     owed: Vec<(usize, u64)>,
+    /// Nobody waits for it from then on.
+    until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -93,9 +102,8 @@ impl Ledger {
             let MessageId { publisher, number } = message;
             missing.push(format!("{publisher} {number} to {} for {names:?}", open.topic));
         }
-        for (slot, MessageId { publisher, number }) in &self.looks {
-            let name = &self.slots[*slot].name;
-            missing.push(format!("{publisher} {number}, which is retained, for {name:?}"));
+        for (slot, topic) in &self.looks {
+            missing.push(format!("what {topic} retains for {:?}", self.slots[*slot].name));
         }
         missing
     }
@@ -114,11 +122,13 @@ impl Ledger {
         }
     }
 
-    /// A last will is due from now on.
+    /// A last will is probably due from now on. A client cannot know: a proxy that stops in order lets it wait, and its
+    /// client's return calls it off.
     pub(super) fn due(&mut self, message: MessageId, topic: &TopicName) {
         let heard = std::mem::take(&mut self.heard);
         self.owe(message.clone(), topic, true);
         if let Some(open) = self.open.get_mut(&message) {
+            open.until = Some(Instant::now() + WILL);
             open.owed.retain(|&(slot, _)| !heard.contains(&(slot, message.clone())));
             self.tidy(&message);
         }
@@ -130,7 +140,8 @@ impl Ledger {
         let slots = self.slots.iter().enumerate().filter(|(_, slot)| wants(slot));
         let owed: Vec<_> = slots.map(|(number, slot)| (number, slot.epoch)).collect();
         if !owed.is_empty() {
-            self.open.insert(message, Open { topic: topic.clone(), acknowledged, owed });
+            self.open
+                .insert(message, Open { topic: topic.clone(), acknowledged, owed, until: None });
         }
     }
 
@@ -152,6 +163,14 @@ impl Ledger {
     /// Whether it was published will never be known.
     pub(super) fn given_up(&mut self, content: &Content) {
         self.open.remove(&content.message);
+        self.cut_off(content);
+    }
+
+    /// The connection ended on which it was published.
+    pub(super) fn cut_off(&mut self, content: &Content) {
+        if content.retain && content.is_empty() {
+            self.doubtful.insert(content.topic.as_str().to_owned());
+        }
     }
 
     /// A PUBLISH has come to `slot`, and perhaps so to a group.
@@ -159,7 +178,7 @@ impl Ledger {
         self.counts.received += 1;
         let Some(message) = &arrival.message else { return };
         if arrival.retain {
-            self.looks.remove(&(slot, message.clone()));
+            self.looks.remove(&(slot, arrival.topic.as_str().to_owned()));
         }
         if message.publisher.starts_with("will/") {
             self.heard.insert((slot, message.clone()));
@@ -214,14 +233,16 @@ impl Ledger {
     pub(super) fn look(&mut self, slot: usize, filter: &TopicFilter) {
         for (topic, newest) in &self.newest {
             let matches = TopicName::new(topic.as_str()).is_ok_and(|topic| filter.matches(&topic));
-            if matches && newest.acknowledged && !newest.empty {
-                self.looks.insert((slot, newest.message.clone()));
+            let certain = newest.acknowledged && !self.doubtful.contains(topic);
+            if matches && certain && !newest.empty {
+                self.looks.insert((slot, topic.clone()));
             }
         }
     }
 
     fn is_owed(&self, open: &Open) -> bool {
-        open.acknowledged && open.owed.iter().any(|&owed| self.is_current(owed))
+        let waits = open.until.is_none_or(|until| Instant::now() < until);
+        open.acknowledged && waits && open.owed.iter().any(|&owed| self.is_current(owed))
     }
 
     fn is_current(&self, (slot, epoch): (usize, u64)) -> bool {

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use super::client::{Answer, Asked, Content, Session};
 use super::{Counts, Load, Network, Plan};
 use crate::record::{Event, Filter, MessageId, Recorder, What};
-use crate::{Cluster, elapse};
+use crate::{Cluster, checker, elapse};
 
 fn content(number: u64, qos: QoS) -> Content {
     let message = MessageId { publisher: "p".to_owned(), number };
@@ -215,8 +215,8 @@ async fn run(plan: Plan, cluster: &mut Cluster, hurt: impl AsyncFnOnce(&mut Clus
     if let Ok(path) = std::env::var("HISTORY") {
         crate::record::save(&events, path.as_ref()).unwrap();
     }
-    check(&events, witness.counts());
     assert!(in_time, "not settled: {:#?}", witness.missing());
+    check(&events, witness.counts());
 }
 
 fn check(events: &[Event], counts: Counts) {
@@ -225,6 +225,8 @@ fn check(events: &[Event], counts: Counts) {
     assert!(broken.is_empty(), "{broken:#?}");
     let Counts { published, acknowledged, received, connected, .. } = counts;
     assert!(published > 50 && acknowledged > 30 && received > 50 && connected > 20, "{counts:?}");
+    let verdict = checker::check(events);
+    assert!(verdict.violations.is_empty(), "{:#?}", verdict.violations);
 }
 
 fn seed(fixed: u64) -> u64 {

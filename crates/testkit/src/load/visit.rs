@@ -274,7 +274,7 @@ impl<N: Network> Driver<N> {
         let mortal = self.habits.version == Version::V5 && !publishing.retain;
         let expires = mortal && self.rng.u8(0..10) == 0;
         let qos = match self.rng.u8(0..10) {
-            0 => QoS::AtMostOnce,
+            0 if !deletes => QoS::AtMostOnce,
             1 | 2 if !publishing.retain => QoS::AtMostOnce,
             3..7 => QoS::AtLeastOnce,
             _ => QoS::ExactlyOnce,
