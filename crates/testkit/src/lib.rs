@@ -6,6 +6,7 @@
 //! - [`LinkProxy`]: a cable that can be cut; [`Process`]: a real binary that can be killed
 //! - [`History`]: what was sent and received, and whether that was right
 //! - [`mutations`]: faults put into the product on purpose, and who catches them
+//! - [`killloop`]: the process of the store killed again and again
 //! - [`record`]: a history of a long run, event by event; [`load`]: the clients that write it; [`checker`]: what judges it
 //!
 //! Everything listens on loopback and on ports the system chose. Nothing here sleeps to wait for a
@@ -17,6 +18,7 @@ mod client;
 mod cluster;
 mod history;
 mod intermediate;
+pub mod killloop;
 mod link;
 pub mod load;
 pub mod mutations;
