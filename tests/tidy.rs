@@ -112,6 +112,39 @@ fn no_source_has_more_than_800_lines() {
     require_none("too long", &broken);
 }
 
+/// Names of faults, which are words of the torture's command line and no tests.
+const FAULTS: &str = "crates/testkit/src/torture/faults.rs";
+
+#[test]
+fn the_scenarios_name_only_tests_and_faults_that_exist() {
+    let text = read(&root().join("docs/scenarios.md"));
+    let tests: Vec<_> = sources().into_iter().filter(|(path, _)| path != "tests/tidy.rs").collect();
+    let exists = |name: &str| {
+        let function = format!("fn {name}(");
+        let fault = format!("\"{name}\"");
+        tests
+            .iter()
+            .any(|(path, text)| text.contains(&function) || path == FAULTS && text.contains(&fault))
+    };
+    let mut broken = Vec::new();
+    for number in 1..=50 {
+        let start = format!("| F{number} |");
+        let rows: Vec<_> = text.lines().filter(|line| line.starts_with(&start)).collect();
+        let [row] = rows.as_slice() else {
+            broken.push(format!("F{number} has {} rows", rows.len()));
+            continue;
+        };
+        let shown_by = row.split(" | ").nth(2).unwrap_or_default();
+        let names: Vec<_> = shown_by.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() && !shown_by.starts_with("does not apply") {
+            broken.push(format!("F{number} names no test"));
+        }
+        let names = names.into_iter().filter(|name| !name.contains('.') && !exists(name));
+        broken.extend(names.map(|name| format!("F{number}: {name}")));
+    }
+    require_none("not in the sources", &broken);
+}
+
 /// Whether it is the page a binary is; `tests/*/main.rs` only lists the modules of a test.
 fn is_main(path: &str) -> bool {
     path.ends_with("/src/main.rs")
