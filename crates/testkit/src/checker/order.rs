@@ -3,6 +3,7 @@
 //! Of each message its first live arrival counts. What may have come through a group is left out, and what was sent
 //! again before it came, unless the session was there when it was sent first and its first copy cannot have been dropped.
 
+use super::faults::Fault;
 use super::sessions::{Copy, Sessions};
 use super::world::{Arrival, World};
 use super::{Findings, Rule};
@@ -30,9 +31,12 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
                 continue;
             }
             if message.last != message.first {
-                // Its first copy may have expired on the way, or been dropped at QoS 0, as for a session that was away: then
-                // it is the second one that came.
-                if message.expiry_secs.is_some() || arrival.qos == 0 {
+                // Its first copy may have expired on the way, or been dropped at QoS 0, as for a session that was away, or
+                // refused by a store without room, which its publisher did not hear: then it is the second one that came.
+                let mut faults =
+                    world.faults.around(world.at(message.first), world.at(message.last));
+                let refused = faults.any(Fault::fills_the_store);
+                if message.expiry_secs.is_some() || arrival.qos == 0 || refused {
                     continue;
                 }
                 let from = message.first;
@@ -63,10 +67,12 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
     }
 }
 
-/// Whether it came on a connection when a newer one of its session was there already: what is on its way on the one
-/// says nothing of what comes on the other.
+/// Whether it came on a connection when one of its session was there already that may be newer: what is on its way on the
+/// one says nothing of what comes on the other. An answer that came first need not be the answer to who was first: only who
+/// connected after the other was answered surely is newer.
 fn is_late(world: &World<'_>, conns: &[usize], arrival: &Arrival) -> bool {
-    let newer = conns.iter().skip_while(|&&conn| conn != arrival.conn).skip(1);
-    let mut connected = newer.filter_map(|&conn| world.conns[conn].connected);
-    connected.any(|connected| connected.event < arrival.event)
+    let from = world.conns[arrival.conn].connect;
+    let others = conns.iter().filter(|&&conn| conn != arrival.conn);
+    let mut connected = others.filter_map(|&conn| world.conns[conn].connected);
+    connected.any(|connected| from < connected.event && connected.event < arrival.event)
 }

@@ -8,7 +8,10 @@ use std::collections::HashMap;
 
 use super::sessions::{Asked, Chain, Copy, Sessions};
 use super::world::{Arrival, Message, World};
-use super::{Findings, PATIENCE, Rule};
+use super::{Findings, PATIENCE, Rule, SECOND};
+
+/// How long a clean session remembers what came live.
+const MEMORY: u64 = 5 * SECOND;
 
 /// The retained messages of a topic.
 #[derive(Debug, Default)]
@@ -122,6 +125,7 @@ fn ages(
             let newer = newest.filter(|newer| {
                 is_older(world, sessions, arrival.message, newer.message)
                     && lasts(sessions, (life, number), newer.event, arrival.event)
+                    && is_remembered(world, sessions, (life, number), (newer, arrival))
             });
             if let (Some(asked), Some(newer)) = (asked, acked) {
                 let newer = &world.messages[newer];
@@ -135,6 +139,7 @@ fn ages(
             } else if let Some(newer) = newer {
                 let (event, newer) = (newer.event, &world.messages[newer.message]);
                 let last = last_request(sessions, (life, number), arrival.event);
+                let last = last.map(|last| last.event);
                 let later = last.is_some_and(|last| last > event);
                 let order = if later { "from a later subscription" } else { "in one answer" };
                 let shown = [message.first, newer.first, event, arrival.event];
@@ -166,14 +171,32 @@ fn first_request(
 }
 
 /// The last SUBSCRIBE that something retained may have come for.
-fn last_request(
-    sessions: &Sessions<'_>,
+fn last_request<'a>(
+    sessions: &'a Sessions<'_>,
     (life, topic): (usize, usize),
     before: usize,
-) -> Option<usize> {
+) -> Option<&'a Asked> {
     let chains = sessions.matching(life, topic).filter(|chain| !sessions.is_shared(chain));
-    let asked = chains.flat_map(|chain| &chain.asked).map(|asked| asked.event);
-    asked.filter(|&event| event < before).max()
+    let asked = chains.flat_map(|chain| &chain.asked);
+    asked.filter(|asked| asked.event < before).max_by_key(|asked| asked.event)
+}
+
+/// Whether what came because of the last SUBSCRIBE cannot be older than what came before it. A clean session gets what is
+/// published before the store has it, and remembers that for some seconds only: a store that is away for longer answers
+/// with an older one.
+fn is_remembered(
+    world: &World<'_>,
+    sessions: &Sessions<'_>,
+    (life, topic): (usize, usize),
+    (newer, arrival): (&Arrival, &Arrival),
+) -> bool {
+    let Some(last) = last_request(sessions, (life, topic), arrival.event) else { return true };
+    // Its server read it before this, and had the newer message not before that was published.
+    let read = last.answer.map_or(arrival.event, |(answer, _)| answer.min(arrival.event));
+    let published = world.messages[newer.message].first;
+    let apart = world.at(read).saturating_sub(world.at(published));
+    let from_store = world.conns[arrival.conn].expiry_secs > 0;
+    from_store || apart < MEMORY
 }
 
 /// Whether all that a SUBSCRIBE brings has come long ago.

@@ -134,6 +134,19 @@ fn order_of_one_connection() {
 }
 
 #[test]
+fn order_across_connections_that_followed_each_other() {
+    let mut script = pair("t", 1);
+    script.publish(2, item(1, "t", 1));
+    script.publish(2, item(2, "t", 1));
+    script.got(1, "p", 2, "t", 1);
+    script.persistent(3, "s", true);
+    script.got(3, "p", 1, "t", 1);
+    script.end(1, End::Sent(0x8E));
+    script.settle();
+    breaks(&script, Rule::Order, 1);
+}
+
+#[test]
 fn order_of_messages_that_were_sent_again() {
     let mut script = pair("t", 1);
     script.persistent(3, "p", true);

@@ -1,7 +1,7 @@
 //! Histories in which everything is right, though it may not look so.
 
 use super::script::{CLEAN, Hello, Item, PERSISTENT, Script, filter, item};
-use super::sound;
+use super::{Rule, breaks, sound};
 use crate::record::{End, Filter, What};
 
 #[test]
@@ -227,6 +227,27 @@ fn a_message_that_was_dropped_at_qos_0_and_sent_again_may_come_after_a_later_one
 }
 
 #[test]
+fn a_message_that_a_full_store_refused_and_that_was_sent_again_may_come_after_a_later_one() {
+    let mut script = Script::default();
+    script.persistent(1, "s", false);
+    script.subscribe(1, filter("t", 1));
+    script.persistent(2, "p", false);
+    script.fault("disk-full");
+    script.send(2, item(1, "t", 1));
+    script.healed("disk-full");
+    script.send(2, item(2, "t", 1));
+    script.got(1, "p", 2, "t", 1);
+    script.end(2, End::Broken);
+    script.persistent(3, "p", true);
+    script.publish(3, Item { dup: true, ..item(1, "t", 1) });
+    script.publish(3, Item { dup: true, ..item(2, "t", 1) });
+    script.got(1, "p", 1, "t", 1);
+    script.got(1, "p", 2, "t", 1);
+    script.settle();
+    sound(&script);
+}
+
+#[test]
 fn a_message_sent_again_after_a_subscribe_may_come_after_one_that_was_sent_later() {
     let mut script = Script::default();
     script.persistent(1, "s", false);
@@ -265,7 +286,7 @@ fn a_message_whose_first_copy_expired_comes_when_its_second_does() {
         if expiry_secs.is_some() {
             sound(&script);
         } else {
-            super::breaks(&script, super::Rule::Order, 1);
+            breaks(&script, Rule::Order, 1);
         }
     }
 }
@@ -298,6 +319,26 @@ fn what_is_on_its_way_on_an_older_connection_may_come_after_what_the_newer_one_b
     script.got(2, "p", 2, "t", 1);
     script.got(1, "p", 1, "t", 1);
     script.end(1, End::Sent(0x8E));
+    script.settle();
+    sound(&script);
+}
+
+#[test]
+fn an_older_connection_may_be_answered_after_the_newer_one() {
+    let mut script = Script::default();
+    script.persistent(1, "s", false);
+    script.subscribe(1, filter("t", 1));
+    script.end(1, End::Broken);
+    script.clean(9, "p");
+    script.connect(2, "s", PERSISTENT);
+    script.publish(9, item(1, "t", 1));
+    script.connect(3, "s", PERSISTENT);
+    script.publish(9, item(2, "t", 1));
+    script.connected(3, true);
+    script.got(3, "p", 2, "t", 1);
+    script.connected(2, true);
+    script.got(2, "p", 1, "t", 1);
+    script.end(2, End::Sent(0x8E));
     script.settle();
     sound(&script);
 }
@@ -351,6 +392,33 @@ fn a_retained_message_may_be_the_one_before_while_it_is_replaced() {
     }
 }
 
+/// A subscriber that gets 1 and 2 live and subscribes again, while 2 is not in the store for `millis`.
+fn subscribed_again(hello: Hello, millis: u64) -> Script {
+    let retained = |number| Item { retain: true, ..item(number, "t", 1) };
+    let mut script = Script::default();
+    script.connect(1, "s", hello);
+    script.connected(1, false);
+    script.subscribe(1, filter("t", 1));
+    script.clean(2, "p");
+    script.publish(2, retained(1));
+    script.got(1, "p", 1, "t", 1);
+    script.send(2, retained(2));
+    script.got(1, "p", 2, "t", 1);
+    script.wait(millis);
+    script.subscribe(1, filter("t", 1));
+    script.receive(1, retained(1));
+    script.acknowledge(2, 2, 0);
+    script.settle();
+    script
+}
+
+#[test]
+fn a_clean_session_remembers_for_some_seconds_what_the_store_has_not() {
+    sound(&subscribed_again(CLEAN, 6_000));
+    breaks(&subscribed_again(CLEAN, 3_000), Rule::Retained, 1);
+    breaks(&subscribed_again(PERSISTENT, 6_000), Rule::Retained, 1);
+}
+
 #[test]
 fn a_member_that_goes_gives_its_messages_to_another() {
     let mut script = Script::default();
@@ -390,7 +458,7 @@ fn a_member_that_the_store_lost_sight_of_may_not_be_the_only_one() {
         if lost_sight {
             sound(&script);
         } else {
-            super::breaks(&script, super::Rule::Shared, 1);
+            breaks(&script, Rule::Shared, 1);
         }
     }
 }
@@ -420,7 +488,7 @@ fn who_leaves_after_the_end_was_there_to_the_end() {
     script.publish(2, item(1, "t", 1));
     script.settle();
     script.end(1, End::Left(0));
-    super::breaks(&script, super::Rule::Lost, 1);
+    breaks(&script, Rule::Lost, 1);
 }
 
 #[test]

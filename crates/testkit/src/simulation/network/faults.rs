@@ -17,11 +17,22 @@ const SILENCE: [u64; 2] = [2_000_000, 6_000_000];
 /// Within which time a peer hears of a closed connection.
 const CLOSED: [u64; 2] = [100, 30_000];
 
+/// Within which time a peer sends something to a process that has started again.
+const STALE: [u64; 2] = [100, 1_000_000];
+
 impl State {
     /// The process takes connections from now on.
     pub(in crate::simulation) fn start(&mut self, site: Site) {
         self.places[site].up = true;
         self.places[site].dying = false;
+        for index in self.places[site].connections.clone() {
+            let side = usize::from(self.connections[index].ends[0] != site);
+            if self.connections[index].broken[side] {
+                // Whoever sends something on a connection of an earlier life is told that there is none.
+                let due = self.now + self.random.between(STALE[0], STALE[1]);
+                self.schedule(due, Event::Broken(index, 1 - side));
+            }
+        }
     }
 
     /// Nothing that the process does from now on has an effect. It is to be killed before it is run again.
