@@ -56,6 +56,9 @@ pub(crate) struct Roster {
     leap: u64,
     /// The endpoints last heard of, for the next Hello.
     known: Vec<Member>,
+    /// Whether one that had heard of everybody had this endpoint. Only then does it name itself: whoever joins
+    /// takes it from that that the others it names are all there were.
+    belongs: bool,
     waiters: Waiters,
     /// This endpoint goes for good: no session begins any more.
     leaving: bool,
@@ -161,6 +164,7 @@ impl Roster {
             first_round: Some(now + FIRST_ROUND),
             leap: FIRST_LEAP,
             known: Vec::new(),
+            belongs: false,
             waiters: Waiters::default(),
             leaving: false,
         }
@@ -219,12 +223,13 @@ impl Roster {
 
     /// A link task begins a session: the next frame of its route stream is the Hello.
     pub(crate) fn begin(&mut self, address: SocketAddr, id: u64) -> Option<SessionStart> {
+        let named = |other: &&Member| self.belongs || other.node != self.member.node;
         let hello = Hello {
             member: self.member.clone(),
             protocol: PROTOCOL,
             head_seq: self.log.head(),
             oldest_delta: self.log.oldest(),
-            known: self.known.clone(),
+            known: self.known.iter().filter(named).cloned().collect(),
             role: self.role,
         };
         if self.leaving {
@@ -312,6 +317,8 @@ impl Roster {
             let unheard = |old: &Member| members.iter().all(|member| member.node != old.node);
             let unheard: Vec<_> = self.known.drain(..).filter(unheard).collect();
             members.extend(unheard);
+        } else {
+            self.belongs |= members.iter().any(|member| member.node == self.member.node);
         }
         self.known = members;
     }
@@ -371,6 +378,7 @@ impl Roster {
         let new = Incarnation(unix_micros.max(rejected.0.saturating_add(step)));
         self.member.incarnation = new;
         self.known.retain(|member| member.node != self.member.node);
+        self.belongs = false;
         for entry in self.entries.values_mut() {
             entry.applied = None;
             entry.end_session();

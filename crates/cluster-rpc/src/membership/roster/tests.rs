@@ -289,6 +289,32 @@ fn an_intermediate_that_joins_makes_nobody_forgotten() {
 }
 
 #[test]
+fn one_that_came_to_a_joining_intermediate_first_does_not_name_itself() {
+    let mut script = Script::new(&["one"]);
+    let own = script.roster.member().clone();
+    let named = |script: &mut Script| {
+        script.sessions += 1;
+        script.roster.begin(address(1), script.sessions).unwrap();
+        let waker = Waker::noop();
+        let polled = script.roster.poll_route(address(1), script.sessions, BeatDue::No, waker);
+        let RoutePoll::Frame(RouteUp::Hello(hello)) = polled else { panic!("{polled:?}") };
+        hello.known
+    };
+    let members = vec![own.clone(), member("q", 5)];
+    for (state, expected) in [
+        (RelayState::Joining, vec![member("q", 5)]),
+        (RelayState::Serving, members.clone()),
+        (RelayState::Joining, members.clone()),
+    ] {
+        script.welcome(1, "i", None);
+        let view = View { state, members: members.clone() };
+        script.roster.handle_view(address(1), view, script.start);
+        script.down(1, 1.0);
+        assert_eq!(named(&mut script), expected, "{state:?}");
+    }
+}
+
+#[test]
 fn the_first_intermediate_is_used_once_every_other_was_tried() {
     let serving =
         |members: &[Member]| View { state: RelayState::Serving, members: members.to_vec() };
