@@ -100,7 +100,8 @@ fn may_be_gone(world: &World<'_>, other: &Conn<'_>, connected: Connected) -> boo
     other.expiry_secs == 0 || undone || may_have_expired(world, other, connected)
 }
 
-fn may_have_expired(world: &World<'_>, other: &Conn<'_>, connected: Connected) -> bool {
+/// Whether the session that the client had with `other` may have expired when it was `connected` again.
+pub(super) fn may_have_expired(world: &World<'_>, other: &Conn<'_>, connected: Connected) -> bool {
     if other.expiry_secs == u32::MAX {
         return false;
     }

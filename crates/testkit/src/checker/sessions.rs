@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use mqtt_codec::{TopicFilter, TopicName};
 
+use super::present::may_have_expired;
 use super::world::{Arrival, World};
 use crate::record::{Filter, What};
 
@@ -452,9 +453,11 @@ impl Chain {
 /// Whether another CONNECT may have put another session between these two connections of a client.
 fn is_doubtful(world: &World<'_>, before: usize, conn: usize) -> bool {
     let Some(connected) = world.conns[conn].connected else { return true };
+    // One that found none any more began another.
+    let may_be_over = may_have_expired(world, &world.conns[before], connected);
     world.rivals(before, world.at(connected.event)).any(|other| {
         other != conn
             && world.conns[other].connect < connected.event
-            && world.conns[other].is_destructive()
+            && (world.conns[other].is_destructive() || may_be_over)
     })
 }

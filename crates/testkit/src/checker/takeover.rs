@@ -37,7 +37,10 @@ fn told(world: &World<'_>, number: usize, findings: &mut Findings<'_>) {
         return;
     }
     let mut rivals = world.rivals(number, world.at(ended));
-    if !rivals.any(|other| world.conns[other].connect < ended) {
+    let mut others = world.clients[conn.client].iter();
+    if !rivals.any(|other| world.conns[other].connect < ended)
+        && !others.any(|&other| world.may_be_told_late(other, number))
+    {
         let id = conn.client_id;
         let connected = conn.connected.map(|connected| connected.event);
         let shown: Vec<_> = [conn.connect, ended].into_iter().chain(connected).collect();

@@ -358,6 +358,19 @@ impl<'a> World<'a> {
         }
     }
 
+    /// Whether the store may have heard of one that was answered only when a later one of its client was: without a lasting
+    /// session and a will a client is served while the store is away.
+    pub(super) fn may_be_told_late(&self, conn: usize, later: usize) -> bool {
+        let Conn { client, expiry_secs, will, connect, ended, .. } = self.conns[conn];
+        let until = ended.map_or(u64::MAX, |(ended, _)| self.at(ended).saturating_add(LATE));
+        let begun = self.at(self.conns[later].connect);
+        client == self.conns[later].client
+            && connect < self.conns[later].connect
+            && (expiry_secs, will) == (0, None)
+            && begun <= until
+            && self.faults.any_around(self.at(connect), begun)
+    }
+
     /// Other connections of the same client that may have taken effect after this one's CONNECT, and were begun up to `until`.
     pub(super) fn rivals(&self, conn: usize, until: u64) -> impl Iterator<Item = usize> {
         let Conn { client, connect, .. } = self.conns[conn];

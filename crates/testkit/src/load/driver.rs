@@ -47,6 +47,8 @@ pub(super) struct Driver<N> {
     pub looked: bool,
     /// A clean start whose outcome is unknown: it must be repeated until it is known.
     anew: bool,
+    /// A CONNECT whose outcome is unknown may have begun another session, if it found that the earlier one had expired.
+    doubtful: bool,
     /// The will of the present connection.
     will: Option<Will>,
     /// When the present bout ends.
@@ -66,6 +68,7 @@ impl<N: Network> Driver<N> {
             last_message: 0,
             looked: false,
             anew: false,
+            doubtful: false,
             will: None,
             bout_until: None,
         }
@@ -143,6 +146,7 @@ impl<N: Network> Driver<N> {
             }
             None => None,
         };
+        self.doubtful = self.habits.expiry_secs != u32::MAX;
         self.office.recorder.record(What::NotConnected { conn, code: refused });
         self.office.ledger().counts.not_connected += 1;
         None
@@ -200,7 +204,11 @@ impl<N: Network> Driver<N> {
         }
         if !session_present {
             self.forget();
+        } else if self.doubtful {
+            self.have.clear();
+            self.office.ledger().reset(self.habits.slot);
         }
+        self.doubtful = false;
         for (content, packet) in self.session.begin(&line.connect, connack) {
             if let Some(content) = content {
                 self.office.ledger().cut_off(&content);

@@ -300,7 +300,7 @@ fn one_that_came_to_a_joining_intermediate_first_does_not_name_itself() {
         let RoutePoll::Frame(RouteUp::Hello(hello)) = polled else { panic!("{polled:?}") };
         hello.known
     };
-    let members = vec![own.clone(), member("q", 5)];
+    let members = vec![own, member("q", 5)];
     for (state, expected) in [
         (RelayState::Joining, vec![member("q", 5)]),
         (RelayState::Serving, members.clone()),

@@ -1,7 +1,7 @@
 //! Histories in which everything is right, though it may not look so.
 
 use super::script::{CLEAN, Hello, Item, PERSISTENT, Script, filter, item};
-use super::{Rule, breaks, sound};
+use super::{Rule, breaks, check, sound};
 use crate::record::{End, Filter, What};
 
 #[test]
@@ -109,6 +109,31 @@ fn an_unknown_clean_start_may_have_ended_the_session() {
         script.settle();
         sound(&script);
     }
+}
+
+/// A client that comes back `millis` after its connection broke, at the second attempt, and gets nothing.
+fn nothing_after(millis: u64) -> Script {
+    let hello = Hello { expiry_secs: 10, ..PERSISTENT };
+    let mut script = Script::default();
+    script.connect(1, "s", hello.clone());
+    script.connected(1, false);
+    script.subscribe(1, filter("t", 1));
+    script.clean(2, "p");
+    script.end(1, End::Broken);
+    script.wait(millis);
+    script.connect(3, "s", hello.clone());
+    script.not_connected(3);
+    script.publish(2, item(1, "t", 1));
+    script.connect(4, "s", hello);
+    script.connected(4, true);
+    script.settle();
+    script
+}
+
+#[test]
+fn an_unknown_connect_may_have_begun_another_session_after_the_earlier_one_expired() {
+    sound(&nothing_after(11_000));
+    breaks(&nothing_after(5_000), Rule::Lost, 1);
 }
 
 #[test]
@@ -305,6 +330,27 @@ fn a_takeover_ends_the_older_connection() {
     script.receive(2, Item { dup: true, ..item(1, "t", 1) });
     script.settle();
     assert_eq!(sound(&script).summary.takeovers, 1);
+}
+
+#[test]
+fn a_client_that_was_served_while_the_store_was_away_may_end_its_successor() {
+    for (fault, hello) in [(true, CLEAN), (true, PERSISTENT), (false, CLEAN)] {
+        let is_sound = fault && hello.expiry_secs == 0;
+        let mut script = Script::default();
+        if fault {
+            script.fault("freeze");
+        }
+        script.connect(1, "s", hello.clone());
+        script.connected(1, false);
+        script.end(1, End::Broken);
+        script.connect(2, "s", hello);
+        script.connected(2, false);
+        script.end(2, End::Sent(0x8E));
+        script.healed("freeze");
+        script.settle();
+        let counts = check(&script.events).counts;
+        assert_eq!(counts.contains_key(&Rule::Takeover), !is_sound, "{counts:?}");
+    }
 }
 
 #[test]
