@@ -83,7 +83,7 @@ impl FjallStore {
         let (home, found) = Home::enter(path.as_ref(), Some(config.partitions))?;
         let (tail, known) = match found {
             Found::Store => {
-                let (tail, known) = home.recover()?;
+                let (tail, known) = home.recover(home.room(config.reserve_bytes))?;
                 (tail, Some(known))
             }
             Found::Nothing => (home.create_tail()?, None),
@@ -352,12 +352,6 @@ impl FjallStore {
         }
         self.io(error.to_string())
     }
-
-    fn measure_room(&self) -> Room {
-        let Ok(space) = rustix::fs::statvfs(self.home.path()) else { return Room::Low };
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        if free < self.config.reserve_bytes { Room::Low } else { Room::Enough }
-    }
 }
 
 impl Store for FjallStore {
@@ -408,7 +402,7 @@ impl Store for FjallStore {
         {
             return room;
         }
-        let room = self.measure_room();
+        let room = self.home.room(self.config.reserve_bytes);
         self.room.set(Some((Instant::now(), room)));
         room
     }

@@ -7,11 +7,12 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::store::OpenError;
 use crate::store::chain::{Link, MOST_PARTITIONS};
 use crate::store::journal::{self, Survey, Tear};
 use crate::store::manifests;
 use crate::store::tail::{self, Mark, Tail};
+use crate::store::tuning;
+use crate::store::{OpenError, Room};
 
 /// The format that is written, and the newest that is read.
 const FORMAT: u32 = 1;
@@ -88,8 +89,9 @@ impl Home {
     }
 
     /// Opens the tail of a store and cuts its journal after the last whole commit, if nothing that had been
-    /// committed is lost by that. Gives what was last committed as far as journals tell.
-    pub(super) fn recover(&self) -> Result<(Tail, Recovered), OpenError> {
+    /// committed is lost by that. If much is in the journal and there is room to write it out, another one is begun, so
+    /// that the next start need not read all of it again. Gives what was last committed as far as journals tell.
+    pub(super) fn recover(&self, room: Room) -> Result<(Tail, Recovered), OpenError> {
         let path = self.path.join("tail");
         let (tail, mark) = Tail::open(&path).map_err(|error| failed(&path, &error))?;
         let Some(mark) = mark else {
@@ -110,7 +112,18 @@ impl Home {
             }
             Verdict::Broken(what) => return Err(broken(&self.path, what)),
         }
+        let much = survey.last.is_some() && survey.newest_bytes >= tuning::READ_ONCE;
+        if much && room == Room::Enough {
+            journal::begin_another(&rows).map_err(|error| failed(&rows, &error))?;
+        }
         Ok((tail, Recovered { mark, required, last: survey.last }))
+    }
+
+    /// Whether there is as much free space as is to be left.
+    pub(super) fn room(&self, reserve_bytes: u64) -> Room {
+        let Ok(space) = rustix::fs::statvfs(&self.path) else { return Room::Low };
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free < reserve_bytes { Room::Low } else { Room::Enough }
     }
 
     fn check_lists(&self) -> Result<(), OpenError> {

@@ -1,4 +1,4 @@
-//! Reads the journals of fjall before fjall does, and changes nothing.
+//! Reads the journals of fjall before fjall does, and begins another one for it.
 //!
 //! fjall takes the first thing it cannot read for the end of a journal and cuts the file there, whether that
 //! is a write that was cut short or a flipped bit in the middle. This finds out which, by the
@@ -35,6 +35,8 @@ pub(super) struct Survey {
     pub(super) tears: Vec<Tear>,
     /// How many commits can be read.
     pub(super) commits: u64,
+    /// So many bytes of the newest journal are commits.
+    pub(super) newest_bytes: u64,
 }
 
 /// Something that cannot be read.
@@ -69,6 +71,7 @@ pub(super) fn survey(folder: &Path) -> io::Result<Survey> {
                 Err(Stop::Io(error)) => return Err(error),
             }
         };
+        survey.newest_bytes = stopped_at;
         if !journal.is_blank_from(stopped_at)? {
             survey.tears.push(Tear {
                 journal: path.clone(),
@@ -85,8 +88,21 @@ pub(super) fn newest(folder: &Path) -> io::Result<Option<PathBuf>> {
     Ok(journals(folder)?.pop())
 }
 
+/// Begins a journal behind the newest one. fjall takes all before the last for complete: it writes out what is in
+/// them when it opens, and removes them.
+pub(super) fn begin_another(folder: &Path) -> io::Result<()> {
+    let Some((number, newest)) = numbered(folder)?.pop() else { return Ok(()) };
+    File::open(newest)?.sync_all()?;
+    File::create_new(folder.join(format!("{}.jnl", number + 1)))?.sync_all()?;
+    File::open(folder)?.sync_all()
+}
+
 /// All journals, the oldest first.
 fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    Ok(numbered(folder)?.into_iter().map(|(_, path)| path).collect())
+}
+
+fn numbered(folder: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
@@ -98,7 +114,7 @@ fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {
         }
     }
     found.sort_unstable();
-    Ok(found.into_iter().map(|(_, path)| path).collect())
+    Ok(found)
 }
 
 impl Survey {

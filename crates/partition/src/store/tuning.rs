@@ -16,6 +16,8 @@ pub(super) const CACHE: u64 = 32 * MIB;
 /// Journals are kept until the tables have what is in them. The least fjall takes: it is what has to be
 /// read at the next start.
 pub(super) const JOURNALS: u64 = 64 * MIB;
+/// With so much in a journal a start begins another one: reading takes about 30 ms for each MiB.
+pub(super) const READ_ONCE: u64 = 4 * MIB;
 /// A table with so much in memory is written out. Queues are short-lived: what is deleted before that never is.
 pub(super) const MEMORY_OF_TABLE: u64 = 16 * MIB;
 /// All tables together.

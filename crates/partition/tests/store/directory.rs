@@ -3,10 +3,11 @@
 use std::fs;
 use std::io::Write;
 
-use partition::{FjallConfig, FjallStore, OpenError, Room, Store, Table};
+use partition::{Batch, FjallConfig, FjallStore, OpenError, Room, Store, Table};
 
 use crate::support::{
-    CONFIG, commit_number, commits_found, directory, files, image, open, refusal, until,
+    CONFIG, commit_number, commits_found, directory, files, image, is_broken, journal, open,
+    refusal, rows, until,
 };
 
 #[test]
@@ -164,4 +165,47 @@ fn a_power_loss_takes_nothing_from_a_store_that_syncs_each_commit() {
     assert_eq!(synced.iter().max(), Some(&6), "the opening and five more");
     crate::support::start_machine_anew(found.path(), 6);
     assert!(crate::support::is_broken(found.path()));
+}
+
+#[test]
+fn a_start_that_has_much_to_read_leaves_little_of_it_to_the_next() {
+    let directory = directory();
+    let mut store = open(directory.path());
+    let mut batch = Batch::default();
+    for number in 0..5u8 {
+        batch.clear();
+        batch.put(Table::Body, vec![number], vec![number; 1 << 20]);
+        store.commit(&batch).unwrap();
+    }
+    let before = rows(&store).unwrap();
+    let killed = image(directory.path());
+    let large = journal(killed.path());
+    let again = open(killed.path());
+    assert!(rows(&again).unwrap() == before);
+    until("what was read is written out, and its journal removed", || !large.exists());
+    assert!(fs::metadata(journal(killed.path())).unwrap().len() < 1 << 20);
+    let next = image(killed.path());
+    assert!(rows(&open(next.path())).unwrap() == before);
+}
+
+#[test]
+fn a_damaged_journal_is_refused_also_behind_the_one_that_a_start_has_begun() {
+    let directory = directory();
+    let mut store = open(directory.path());
+    let mut batch = Batch::default();
+    for number in 0..5u8 {
+        batch.put(Table::Body, vec![number], vec![number; 1 << 20]);
+    }
+    store.commit(&batch).unwrap();
+    commit_number(&mut store, 1);
+    let killed = image(directory.path());
+    let journal = journal(killed.path());
+    // The start was killed as soon as it had begun another one.
+    fs::write(journal.with_file_name("1.jnl"), []).unwrap();
+    let whole = image(killed.path());
+    assert_eq!(rows(&open(whole.path())).unwrap().len(), 6);
+    let mut bytes = fs::read(&journal).unwrap();
+    bytes[1 << 20] ^= 1;
+    fs::write(&journal, bytes).unwrap();
+    assert!(is_broken(killed.path()));
 }
