@@ -125,7 +125,7 @@ fn commits_and_bytes_on_disk_are_told() {
 fn what_does_not_fit_in_memory_is_written_out_and_found_again() {
     let directory = directory();
     let mut store = open(directory.path());
-    let mut batch = partition::Batch::default();
+    let mut batch = Batch::default();
     for number in 0..40u64 {
         batch.clear();
         batch.put(Table::Body, number.to_be_bytes().to_vec(), vec![number as u8; 1 << 20]);
@@ -155,7 +155,7 @@ fn a_power_loss_takes_nothing_from_a_store_that_syncs_each_commit() {
     }
     let found = image(directory.path());
     // With the last commit gone it is refused even after a start of the machine.
-    let journal = crate::support::journal(found.path());
+    let journal = journal(found.path());
     let bytes = crate::support::journal_bytes(found.path());
     let mut file = fs::File::create(journal).unwrap();
     file.write_all(&bytes[..bytes.len() - 1]).unwrap();
@@ -164,7 +164,7 @@ fn a_power_loss_takes_nothing_from_a_store_that_syncs_each_commit() {
         .map(|place: usize| u64::from_be_bytes(tail[place + 24..place + 32].try_into().unwrap()));
     assert_eq!(synced.iter().max(), Some(&6), "the opening and five more");
     crate::support::start_machine_anew(found.path(), 6);
-    assert!(crate::support::is_broken(found.path()));
+    assert!(is_broken(found.path()));
 }
 
 #[test]
