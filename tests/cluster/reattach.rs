@@ -168,3 +168,55 @@ async fn a_client_that_was_served_without_the_store_is_known_to_it_later() {
         early.expect_end(ReasonCode::SessionTakenOver).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_start_that_was_served_without_the_store_ends_the_session_although_its_client_left()
+{
+    let mut cluster = Cluster::start(2, 1).await;
+    for version in BOTH {
+        let (id, leaver, topic) = (name("forgotten"), name("newer"), name("forgotten"));
+        let mut before = kept(&cluster, version, &id).await;
+        before.subscribe(&topic, QoS::AtLeastOnce).await;
+        before.disconnect().await;
+        // One that still has its connection, at the other proxy.
+        let mut held = cluster.proxy(1).connect(version, &leaver, persistent).await;
+        held.subscribe(&topic, QoS::AtLeastOnce).await;
+        kill_store(&mut cluster).await;
+        cluster.proxy(0).connect(version, &id, |_| {}).await.disconnect().await;
+        drop(cluster.proxy(0).connect(version, &leaver, |_| {}).await);
+        // The next connection of the same client at the same proxy hears of the end of the session, too.
+        let coming = cluster.proxy(0).connect(version, &id, persistent);
+        let (again, ()) = tokio::join!(coming, restart_store(&mut cluster));
+        assert!(!again.connack().session_present);
+        again.disconnect().await;
+        held.expect_end(ReasonCode::SessionTakenOver).await;
+        for proxy in [0, 1] {
+            let one = cluster.proxy(proxy).connect(version, &leaver, persistent).await;
+            assert_eq!(one.connack().session_present, proxy == 1, "it begins at the first");
+            one.disconnect().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_start_that_the_store_hears_of_late_does_not_end_what_its_client_has_begun_since() {
+    let cluster = Cluster::plan(2, 1).linked().start().await;
+    for version in BOTH {
+        let (id, topic) = (name("late"), name("late"));
+        kept(&cluster, version, &id).await.disconnect().await;
+        cluster.link(0, 0).cut();
+        readiness(cluster.proxy(0), 503).await;
+        cluster.proxy(0).connect(version, &id, |_| {}).await.disconnect().await;
+        let mut newer = cluster.proxy(1).connect(version, &id, persistent).await;
+        newer.subscribe(&topic, QoS::AtLeastOnce).await;
+        newer.disconnect().await;
+        cluster.link(0, 0).heal();
+        // The answer to this says that all before it was heard.
+        kept(&cluster, version, &name("other")).await.disconnect().await;
+        let mut publisher = client(&cluster, 0, version).await;
+        publisher.publish(&topic, QoS::AtLeastOnce, "kept").await;
+        let mut again = cluster.proxy(1).connect(version, &id, persistent).await;
+        assert!(again.connack().session_present);
+        again.expect_message("kept").await;
+    }
+}

@@ -97,7 +97,8 @@ pub struct Detach {
     pub expiry_secs: u32,
 }
 
-/// The end of a connection that may not have heard what it was given. Changes nothing unless it holds the session.
+/// The end of a connection that may not have heard what it was given. Changes nothing unless it holds the session, or
+/// was to end it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Withdraw {
     /// Whose session.
@@ -108,6 +109,9 @@ pub struct Withdraw {
     pub farewell: Farewell,
     /// Session expiry as it is now; `None` for what it was before this connection: a session that it began ends.
     pub expiry_secs: Option<u32>,
+    /// When it began, if its client was told that an earlier session ends: one that was attached before ends now
+    /// `[MQTT-3.1.2-4]`. Not later than it was, or a newer session might end.
+    pub clean_start: Option<UnixMillis>,
 }
 
 /// How a connection ended.

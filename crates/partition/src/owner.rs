@@ -337,6 +337,14 @@ impl<S: Store> Owner<S> {
         self.partitions.get(usize::from(there.0))?.holder_of(client)
     }
 
+    /// When the newest connection was attached that the session of a client had; later after a restart, if that
+    /// connection is over.
+    #[must_use]
+    pub fn attached_at(&self, client: &ClientId) -> Option<UnixMillis> {
+        let there = PartitionId::of_client(client, self.config.partitions);
+        self.partitions.get(usize::from(there.0))?.attached_at(client)
+    }
+
     /// Whether a connection has a session by this epoch.
     #[must_use]
     pub fn is_held(&self, session: SessionId, epoch: Epoch) -> bool {

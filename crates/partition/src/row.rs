@@ -337,8 +337,8 @@ pub(crate) struct SessionRow {
     pub(crate) holder: Option<Holder>,
     pub(crate) expiry_secs: u32,
     pub(crate) receive_maximum: u16,
-    /// When its last connection ended; counts only without a holder.
-    pub(crate) detached_at: UnixMillis,
+    /// When its connection was attached; without a holder: when its last one ended.
+    pub(crate) changed_at: UnixMillis,
     pub(crate) will: Option<PendingWill>,
 }
 
@@ -362,7 +362,7 @@ impl SessionRow {
         put_varint(&mut value, self.epoch);
         value.put_u32(self.expiry_secs);
         value.put_u16(self.receive_maximum);
-        put_varint(&mut value, self.detached_at.0);
+        put_varint(&mut value, self.changed_at.0);
         if let Some(holder) = self.holder {
             value.put_u64(holder.proxy.0);
             put_varint(&mut value, holder.connection);
@@ -391,7 +391,7 @@ impl SessionRow {
                 fresh: flags & FRESH != 0,
                 expiry_secs: from.try_get_u32().ok()?,
                 receive_maximum: from.try_get_u16().ok()?,
-                detached_at: UnixMillis(take_varint(from)?),
+                changed_at: UnixMillis(take_varint(from)?),
                 holder: if flags & HELD == 0 { None } else { Some(take_holder(from)?) },
                 will: if flags & WILL == 0 { None } else { Some(take_will(from, flags)?) },
             })

@@ -23,6 +23,9 @@ pub(crate) struct Session {
     pub(crate) epoch: Epoch,
     pub(crate) holder: Option<Holder>,
     pub(crate) detached_at: UnixMillis,
+    /// When its newest connection was attached. One that had none when the store was opened counts as attached when
+    /// that one ended, which its row says.
+    pub(crate) attached_at: UnixMillis,
     pub(crate) expiry_secs: u32,
     pub(crate) receive_maximum: u16,
     pub(crate) kind: SessionKind,
@@ -201,7 +204,7 @@ impl Session {
             holder: self.holder,
             expiry_secs: self.expiry_secs,
             receive_maximum: self.receive_maximum,
-            detached_at: self.detached_at,
+            changed_at: if self.holder.is_some() { self.attached_at } else { self.detached_at },
             will: self.will().cloned(),
         }
     }
@@ -214,7 +217,8 @@ impl Session {
             client: row.client.detached(),
             epoch: Epoch(row.epoch),
             holder: row.holder,
-            detached_at: row.detached_at,
+            detached_at: row.changed_at,
+            attached_at: row.changed_at,
             expiry_secs: row.expiry_secs,
             receive_maximum: row.receive_maximum,
             kind: row.kind,

@@ -30,6 +30,12 @@ impl Collector for BrokerCollector {
         gauge(&mut encoder, "store_attached", help, store.attachments())?;
         let help = "Requests that the store has not answered";
         gauge(&mut encoder, "store_pending_requests", help, store.pending())?;
+        let (departures, forgotten) = store.departures();
+        let help = "Ends of connections that the store may not have heard of";
+        gauge(&mut encoder, "store_departures", help, departures)?;
+        let help =
+            "Ends of connections that were forgotten although the store may not have heard of them";
+        counter(&mut encoder, "store_departures_forgotten", help, forgotten)?;
         let help = "Takeovers within this proxy that had to wait, because there were too many of one client";
         let contested = broker.sessions.contested();
         counter(&mut encoder, "mqtt_takeovers_contested", help, contested)?;

@@ -13,7 +13,7 @@ mod departures;
 mod pump;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{
     AttachCall, Incarnation, QueuePlace, SessionCall, SessionFarewell, SessionRefusal,
@@ -101,6 +101,8 @@ struct Way {
 #[derive(Debug, Default)]
 struct Standing {
     way: Option<Way>,
+    /// When it was heard of last that there is a link.
+    since: Option<Instant>,
     departures: Departures,
     /// Told when the answer to the last call is here.
     settled: Option<oneshot::Sender<()>>,
@@ -134,6 +136,13 @@ impl Store {
     #[must_use]
     pub(crate) fn attachments(&self) -> usize {
         self.attachments.len()
+    }
+
+    /// Ends of connections that are kept to be told, and how many were forgotten because there were too many.
+    #[must_use]
+    pub(crate) fn departures(&self) -> (usize, u64) {
+        let standing = self.standing.lock();
+        (standing.departures.len(), standing.departures.forgotten())
     }
 
     /// Requests without an answer.
@@ -197,10 +206,11 @@ impl Store {
     /// The store is there, on a new link: it is told which connections have ended. The others follow by
     /// [`tell_again`](Self::tell_again).
     fn handle_up(&self, way: Way) {
+        let since = now();
         let mut standing = self.standing.lock();
-        standing.way = Some(way);
-        for departure in standing.departures.repeat(now()) {
-            self.link.send(way.link, departure.call());
+        (standing.way, standing.since) = (Some(way), Some(since));
+        for departure in standing.departures.repeat(since) {
+            self.link.send(way.link, departure.call(since));
         }
         drop(standing);
         self.present.send_replace(true);
@@ -259,8 +269,8 @@ impl Store {
     fn depart(&self, departure: Departure) {
         let now = now();
         let mut standing = self.standing.lock();
-        if let Some(way) = standing.way {
-            self.link.send(way.link, departure.call());
+        if let (Some(way), Some(since)) = (standing.way, standing.since) {
+            self.link.send(way.link, departure.call(since));
         }
         let said = standing.way.map(|_| now);
         standing.departures.push(departure, said, now);

@@ -97,6 +97,7 @@ pub(crate) fn call(call: proto::SessionCall) -> Result<SessionCall, FrameError> 
             connection: call.connection,
             farewell: farewell(call.farewell)?,
             expiry_secs: call.expiry_secs,
+            clean_start_ms: call.clean_start_ms,
         },
         Call::Subscribe(call) => SessionCall::Subscribe {
             request: call.request,
@@ -168,19 +169,17 @@ pub(crate) fn from_call(call: SessionCall) -> proto::SessionCall {
             farewell: from_farewell(farewell).into(),
             expiry_secs,
         }),
-        SessionCall::Withdraw { client, connection, farewell, expiry_secs } => {
-            let client = client.as_byte_string().as_bytes().clone();
-            let farewell = from_farewell(farewell).into();
-            Call::Withdraw(proto::SessionWithdraw { client, connection, farewell, expiry_secs })
+        SessionCall::Withdraw { client, connection, farewell, expiry_secs, clean_start_ms } => {
+            Call::Withdraw(proto::SessionWithdraw {
+                client: client.as_byte_string().as_bytes().clone(),
+                connection,
+                farewell: from_farewell(farewell).into(),
+                expiry_secs,
+                clean_start_ms,
+            })
         }
         SessionCall::Subscribe { request, held, filters, subscription_id } => {
-            let row = |(filter, options)| from_group((filter, options, None));
-            Call::Subscribe(proto::SessionSubscribe {
-                request,
-                held: Some(from_held(held)),
-                filters: filters.into_iter().map(row).collect(),
-                subscription_id: subscription_id.map_or(0, SubscriptionId::value),
-            })
+            Call::Subscribe(from_subscribe(request, held, (filters, subscription_id)))
         }
         SessionCall::Unsubscribe { request, held, filters } => {
             Call::Unsubscribe(proto::SessionUnsubscribe {
@@ -234,6 +233,20 @@ fn from_acknowledge_group(held: Held, settled: Vec<GroupPlace>) -> proto::Sessio
         session: held.session.0,
         epoch: held.epoch.0,
         settled: settled.into_iter().map(from_group_place).collect(),
+    }
+}
+
+fn from_subscribe(
+    request: u64,
+    held: Held,
+    (filters, subscription_id): (Vec<(TopicFilter, SubscriptionOptions)>, Option<SubscriptionId>),
+) -> proto::SessionSubscribe {
+    let row = |(filter, options)| from_group((filter, options, None));
+    proto::SessionSubscribe {
+        request,
+        held: Some(from_held(held)),
+        filters: filters.into_iter().map(row).collect(),
+        subscription_id: subscription_id.map_or(0, SubscriptionId::value),
     }
 }
 

@@ -98,7 +98,7 @@ pub enum SessionCall {
         expiry_secs: u32,
     },
     /// A connection is over that was attached, or may yet be, without having heard as what. A session that it does
-    /// not hold is left alone.
+    /// not hold, and was not to end, is left alone.
     Withdraw {
         /// Whose session.
         client: ClientId,
@@ -108,6 +108,10 @@ pub enum SessionCall {
         farewell: SessionFarewell,
         /// Session expiry as it is now, in seconds; `None` for what it was before this connection.
         expiry_secs: Option<u32>,
+        /// When it began, in milliseconds after the proxy heard that this stream is open, if its client was told
+        /// that an earlier session ends: one that was attached before does. A time of the stream, not an age: an
+        /// age would make the connection younger for as long as this is on its way.
+        clean_start_ms: Option<i64>,
     },
     /// All subscriptions of persistent sessions, shared ones of clean sessions. Answered by
     /// `Subscribed` or `Refused`.

@@ -39,6 +39,15 @@ pub(super) struct Asked {
     pub(super) attach: Attach,
     /// When the connection began, as far as it matters here: now, unless its client is served already.
     pub(super) since: Instant,
+    /// Whether its client is served already.
+    pub(super) served: bool,
+}
+
+impl Asked {
+    /// Whether the client was told that an earlier session ends.
+    fn has_promised(&self) -> bool {
+        self.served && self.attach.clean_start
+    }
 }
 
 /// What to do with an attach.
@@ -111,10 +120,13 @@ impl Attaches {
         now: Instant,
     ) -> (Verdict, Option<Asked>) {
         if let Some(waiting) = self.waiting.get_mut(&asked.attach.client) {
+            // What the older of the two was promised the newer one keeps: the session of before ends.
             if asked.since < waiting.asked.since {
+                waiting.asked.attach.clean_start |= asked.has_promised();
                 return (Verdict::Late(asked), None);
             }
             let replaced = std::mem::replace(&mut waiting.asked, asked);
+            waiting.asked.attach.clean_start |= replaced.has_promised();
             return (Verdict::Wait, Some(replaced));
         }
         let (session, answers) = match held {

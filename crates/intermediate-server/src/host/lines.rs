@@ -72,6 +72,8 @@ pub(super) struct Opening {
     pub(super) debt: Arc<Debt>,
     /// Ends the stream.
     pub(super) close: CancellationToken,
+    /// When its proxy was told that it is open, or shortly before.
+    pub(super) at: Instant,
 }
 
 /// A connection that was attached.
@@ -158,6 +160,11 @@ impl Line {
 
     pub(super) fn sender(&self) -> &FrameSender<SessionDown> {
         &self.opening.sender
+    }
+
+    /// When its proxy was told that it is open, or shortly before.
+    pub(super) fn opened_at(&self) -> Instant {
+        self.opening.at
     }
 
     fn close(&self) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cluster_rpc::StreamError;
 use cluster_rpc::frame::{Member, SessionDown, SessionUp};
+use cluster_rpc::machine::now;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -57,11 +58,12 @@ async fn talk(
     let Ok(first) = tokio::time::timeout(OPEN_WAIT, stream.recv()).await else { return Ok(()) };
     let Some(SessionUp::Open(member)) = first? else { return Ok(()) };
     let sender = stream.sender();
+    let at = now();
     if sender.send(SessionDown::Opened(way.member.clone())).await.is_err() {
         return Ok(());
     }
     let debt = Arc::new(Debt::default());
-    let opening = Opening { member, sender, debt: Arc::clone(&debt), close: close.clone() };
+    let opening = Opening { member, sender, debt: Arc::clone(&debt), close: close.clone(), at };
     if way.inputs.send(Input::Opened(id, opening)).await.is_err() {
         return Ok(());
     }

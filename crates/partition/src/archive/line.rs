@@ -106,6 +106,7 @@ pub(super) enum Line {
         holder: Option<HolderText>,
         expiry_secs: u32,
         receive_maximum: u16,
+        /// Of one with a holder: when that was attached.
         detached_at: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         will: Option<WillText>,

@@ -139,7 +139,7 @@ fn read_session(Row { table, key, value }: &Row) -> Option<Line> {
             .map(|Holder { proxy, connection }| HolderText { proxy: Name(proxy.0), connection }),
         expiry_secs: session.expiry_secs,
         receive_maximum: session.receive_maximum,
-        detached_at: session.detached_at.0,
+        detached_at: session.changed_at.0,
         will: session.will.map(|pending| WillText {
             delay_secs: pending.will.delay_secs,
             due: pending.due.map(|due| due.0),
@@ -374,7 +374,7 @@ fn session_row(line: Line) -> Option<Row> {
         holder,
         expiry_secs,
         receive_maximum,
-        detached_at: UnixMillis(detached_at),
+        changed_at: UnixMillis(detached_at),
         will,
     };
     Row::new(Table::Session, row::owner_key(session.0), row.encode())

@@ -46,7 +46,7 @@ fn session_row(client: &str) -> SessionRow {
         holder: Some(Holder { proxy: ProxyId(u64::MAX - 1), connection: 9 }),
         expiry_secs: u32::MAX,
         receive_maximum: 100,
-        detached_at: UnixMillis(1_700_000_000_000),
+        changed_at: UnixMillis(1_700_000_000_000),
         will: Some(PendingWill {
             will: Will { message: message("will", b"\xff\x00 not text"), delay_secs: 30 },
             due: Some(UnixMillis(4)),

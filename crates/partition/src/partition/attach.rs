@@ -69,7 +69,12 @@ impl Partition {
             }
             self.resume(id, reattach.received_up_to, reattach.group_deliveries, changes);
         } else if session.epoch == reattach.epoch && self.goes_on(id, stamp.now) {
+            let attached_at = session.attached_at;
             self.go_on(id, attach, stamp, changes);
+            // The connection is the one it was.
+            if let Some(session) = self.sessions.find_mut(id) {
+                session.attached_at = attached_at;
+            }
             self.resume(id, reattach.received_up_to, reattach.group_deliveries, changes);
         } else {
             return changes.effects.push(Effect::Refused { request, refusal: Refusal::Fenced });
@@ -126,7 +131,7 @@ impl Partition {
     }
 
     /// Ends the connection that has a session, if there is one `[MQTT-3.1.4-3]`.
-    fn displace(&mut self, id: SessionId, stamp: Stamp, changes: &mut Changes) {
+    pub(super) fn displace(&mut self, id: SessionId, stamp: Stamp, changes: &mut Changes) {
         let Some(session) = self.sessions.find(id) else { return };
         let (epoch, expiry_secs) = (session.epoch, session.expiry_secs);
         let Some(holder) = session.holder else { return };
@@ -165,6 +170,7 @@ impl Partition {
         session.receive_maximum = attach.receive_maximum.max(1);
         session.take_will();
         session.set_will(attach.will.clone());
+        session.attached_at = stamp.now;
         session.changed.row = true;
         session.window = Some(session.new_window());
         self.come_back(id, Vec::new(), changes);
@@ -172,7 +178,7 @@ impl Partition {
     }
 
     /// What is left of the client's earlier session ends.
-    fn end_earlier(&mut self, client: &ClientId, stamp: Stamp, changes: &mut Changes) {
+    pub(super) fn end_earlier(&mut self, client: &ClientId, stamp: Stamp, changes: &mut Changes) {
         let Some(id) = self.sessions.of_client(client) else { return };
         let Some(session) = self.touch(id) else { return };
         // The client is back: the will that waited for that is called off.
@@ -195,6 +201,7 @@ impl Partition {
             epoch,
             holder: Some(attach.holder),
             detached_at: stamp.now,
+            attached_at: stamp.now,
             expiry_secs: attach.expiry_secs,
             receive_maximum: attach.receive_maximum.max(1),
             kind: if persistent { SessionKind::Persistent } else { SessionKind::Clean },
@@ -259,6 +266,12 @@ impl Partition {
             received: session.queue.received().iter().copied().map(QueueSeq).collect(),
             incoming,
         })));
+    }
+
+    /// When the newest connection was attached that the session of a client had.
+    pub(crate) fn attached_at(&self, client: &ClientId) -> Option<UnixMillis> {
+        let session = self.sessions.find(self.sessions.of_client(client)?)?;
+        Some(session.attached_at)
     }
 
     /// Who has the session of a client.

@@ -24,11 +24,17 @@ impl Partition {
     }
 
     /// A connection is over that may not know what it was given. What it changed of a session that was there before it
-    /// is as it was, if it says so.
+    /// is as it was, if it says so. A session that is older than it, and that it was to end, ends.
     pub(crate) fn withdraw(&mut self, withdraw: &Withdraw, stamp: Stamp, changes: &mut Changes) {
         let Some(id) = self.sessions.of_client(&withdraw.client) else { return };
-        let found = self.sessions.find(id).filter(|one| one.holder == Some(withdraw.holder));
-        let Some(session) = found else { return };
+        let Some(session) = self.sessions.find(id) else { return };
+        if session.holder != Some(withdraw.holder) {
+            if withdraw.clean_start.is_some_and(|began| session.attached_at < began) {
+                self.displace(id, stamp, changes);
+                self.end_earlier(&withdraw.client, stamp, changes);
+            }
+            return;
+        }
         let before = if session.fresh { 0 } else { session.earlier_expiry_secs() };
         let expiry_secs = withdraw.expiry_secs.unwrap_or(before);
         self.leave(id, withdraw.farewell, expiry_secs, stamp, changes);

@@ -3,7 +3,7 @@
 use mqtt_codec::{PacketId, QoS};
 use partition::{
     Attach, Begin, Command, Effect, Epoch, Farewell, OnceKey, ProxyId, QueueSeq, Reattach, Refusal,
-    Release, RequestId, Revocation, Subscribe, Taken, Withdraw,
+    Release, RequestId, Revocation, Subscribe, Taken, UnixMillis, Withdraw,
 };
 
 use crate::rig::{EVER, Rig, attach, filter, holder, options, texts, will};
@@ -370,9 +370,64 @@ fn a_client_that_comes_back_while_its_proxy_stops_calls_its_will_off() {
 }
 
 fn withdraw(connection: u64, expiry_secs: Option<u32>) -> Command {
+    withdraw_clean(connection, expiry_secs, None)
+}
+
+fn withdraw_clean(
+    connection: u64,
+    expiry_secs: Option<u32>,
+    clean_start: Option<UnixMillis>,
+) -> Command {
     let Attach { client, holder, .. } = attach("a", holder(1, connection));
     let farewell = Farewell::Clean;
-    Command::Withdraw(Box::new(Withdraw { client, holder, farewell, expiry_secs }))
+    Command::Withdraw(Box::new(Withdraw { client, holder, farewell, expiry_secs, clean_start }))
+}
+
+#[test]
+fn a_clean_start_that_is_told_late_ends_the_sessions_that_were_attached_before_it() {
+    for (is_held, is_reopened) in [(true, false), (true, true), (false, false)] {
+        let mut rig = Rig::new();
+        let older = rig.connect("a", holder(2, 1));
+        rig.pass(10);
+        let began = rig.now;
+        rig.pass(10);
+        if !is_held {
+            rig.detach_for(&older, Farewell::Clean, 60);
+        }
+        if is_reopened {
+            rig.reopen();
+        }
+        rig.told();
+        rig.run(withdraw_clean(9, Some(0), Some(began)));
+        let is_revoked = |effect: &Effect| matches!(effect, Effect::Revoked { .. });
+        assert_eq!(rig.told().iter().any(is_revoked), is_held);
+        let newer = rig.connect("a", holder(2, 2));
+        assert!(!newer.attached.session_present, "{is_held} {is_reopened}");
+
+        // Told again, it is older than what is there, also without a connection, also after a restart.
+        for _ in 0..2 {
+            rig.run(withdraw_clean(9, Some(0), Some(began)));
+            assert!(rig.owner.holder_of(&newer.id).is_some());
+            rig.reopen();
+        }
+        rig.detach_for(&newer, Farewell::Clean, 60);
+        for _ in 0..2 {
+            rig.run(withdraw_clean(9, Some(0), Some(began)));
+            rig.reopen();
+        }
+        let again = rig.connect("a", holder(2, 3));
+        assert!(again.attached.session_present);
+
+        // The connection goes on after a break: that makes it no newer.
+        rig.pass(10);
+        let later = rig.now;
+        rig.pass(10);
+        rig.run(Command::ProxyDead(ProxyId(2)));
+        rig.settle();
+        run_reattach(&mut rig, reattach(&again, EVER, 0)).unwrap();
+        rig.run(withdraw_clean(9, Some(0), Some(later)));
+        assert_eq!(rig.owner.holder_of(&again.id), None);
+    }
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //! ```
 //! One that ends before it has heard what it was given is withdrawn: the store takes back what it has given to that
 //! connection, if it has. What was told in an earlier life of this proxy is lost with that life, and never told again.
-//! A clean session may be served while it still asks: see [`Attachment::serve_before_answer`].
+//! A clean session may be served while it still asks: see [`Attachment::serve_before_answer`]. Its client was told that
+//! an earlier session ends, so the store hears of that however the connection ends.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -94,6 +95,8 @@ struct State {
     again: bool,
     /// The client was not let in.
     abandoned: bool,
+    /// The client was told that an earlier session ends, and the store has not said so.
+    promised: bool,
     /// Messages that may be unconfirmed, or whose end the store may have missed, at a time.
     window: usize,
     /// Without an answer, in order.
@@ -158,6 +161,7 @@ impl Attachment {
             life: None,
             again: false,
             abandoned: false,
+            promised: false,
             window: usize::from(call.receive_maximum),
             asked: VecDeque::new(),
             last_ask: 0,
@@ -188,8 +192,10 @@ impl Attachment {
     /// identifier is made known when the store answers. Until then a connection with the same identifier at
     /// another proxy is not ended.
     pub(crate) fn serve_before_answer(&self) {
-        if let Stage::Asking(told) = &mut self.state.lock().stage {
+        let mut state = self.state.lock();
+        if let Stage::Asking(told) = &mut state.stage {
             *told = None;
+            state.promised = self.call.clean_start;
         }
     }
 
@@ -236,7 +242,7 @@ impl Attachment {
     /// The store has given the session, for the first time or again.
     pub(super) fn attached(&self, held: Held, attached: Attached, to: &StoreLink) -> Begun {
         let mut state = self.state.lock();
-        state.again = false;
+        (state.again, state.promised) = (false, false);
         state.widen(usize::from(self.call.receive_maximum) + attached.received.len());
         match std::mem::replace(&mut state.stage, Stage::Held(held)) {
             Stage::Asking(told) => {
@@ -288,7 +294,7 @@ impl Attachment {
     }
 
     /// The connection has ended: what the store is to be told, in order. Nothing if it has not heard of it, or has
-    /// ended it.
+    /// ended it, unless an earlier session is to end.
     pub(super) fn close(&self, farewell: SessionFarewell, expiry_secs: u32) -> Vec<Departure> {
         let mut state = self.state.lock();
         state.asked = VecDeque::new();
@@ -298,6 +304,7 @@ impl Attachment {
             connection: self.call.connection,
             farewell,
             expiry_secs: (!state.abandoned).then_some(expiry_secs),
+            clean_start: state.promised.then_some(self.since),
         };
         let departures = match state.stage {
             Stage::Held(_) if state.abandoned => vec![withdrawn()],
@@ -308,6 +315,7 @@ impl Attachment {
             Stage::Held(held) => vec![Departure::Detached { held, farewell, expiry_secs }],
             Stage::Asking(_) if state.link.is_some() => vec![withdrawn()],
             Stage::Lost => vec![withdrawn()],
+            Stage::Asking(_) | Stage::Gone if state.promised => vec![withdrawn()],
             Stage::Asking(_) | Stage::Gone => Vec::new(),
         };
         state.stage = Stage::Gone;

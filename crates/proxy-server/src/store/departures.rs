@@ -13,8 +13,11 @@ use mqtt_codec::ClientId;
 const REPEATED_FOR: Duration = Duration::from_secs(60);
 
 /// Most ends that are kept. The oldest is forgotten then: its session counts as held by this proxy until its client
-/// comes back or this proxy ends.
+/// comes back or this proxy ends, and one that was to end does not.
 const KEPT: usize = 131_072;
+
+/// Most bytes of client identifiers in them.
+const KEPT_BYTES: usize = 32 << 20;
 
 /// The end of one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub(crate) enum Departure {
         farewell: SessionFarewell,
         /// Session expiry as it is now, in seconds; `None` for what it was before.
         expiry_secs: Option<u32>,
+        /// When it began, if its client was told that an earlier session ends, and the store has not said so.
+        clean_start: Option<Instant>,
     },
 }
 
@@ -46,19 +51,30 @@ pub(crate) enum Departure {
 pub(crate) struct Departures {
     /// With the moment they were said last; `None` if there was no link.
     kept: VecDeque<(Departure, Option<Instant>)>,
+    /// Of client identifiers.
+    bytes: usize,
+    forgotten: u64,
 }
 
 impl Departure {
-    /// How it is said.
+    /// How it is said on a link that is there since `up`.
     #[must_use]
-    pub(crate) fn call(&self) -> SessionCall {
+    pub(crate) fn call(&self, up: Instant) -> SessionCall {
         match self.clone() {
             Self::Detached { held, farewell, expiry_secs } => {
                 SessionCall::Detach { held, farewell, expiry_secs }
             }
-            Self::Withdrawn { client, connection, farewell, expiry_secs } => {
-                SessionCall::Withdraw { client, connection, farewell, expiry_secs }
+            Self::Withdrawn { client, connection, farewell, expiry_secs, clean_start } => {
+                let clean_start_ms = clean_start.map(|began| millis_after(up, began));
+                SessionCall::Withdraw { client, connection, farewell, expiry_secs, clean_start_ms }
             }
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Detached { .. } => 0,
+            Self::Withdrawn { client, .. } => client.as_str().len(),
         }
     }
 }
@@ -67,15 +83,40 @@ impl Departures {
     /// Keeps an end that was said at `said`, or could not be.
     pub(crate) fn push(&mut self, departure: Departure, said: Option<Instant>, now: Instant) {
         let is_old = |&(_, said): &(Departure, Option<Instant>)| is_old(said, now);
-        while self.kept.front().is_some_and(is_old) || self.kept.len() >= KEPT {
-            self.kept.pop_front();
+        while self.kept.front().is_some_and(is_old) {
+            self.pop();
         }
+        let bytes = departure.bytes();
+        while self.kept.len() >= KEPT || (self.bytes + bytes > KEPT_BYTES && self.bytes > 0) {
+            self.pop();
+            self.forgotten += 1;
+        }
+        self.bytes += bytes;
         self.kept.push_back((departure, said));
+    }
+
+    fn pop(&mut self) {
+        if let Some((departure, _)) = self.kept.pop_front() {
+            self.bytes -= departure.bytes();
+        }
+    }
+
+    /// How many are kept.
+    #[must_use]
+    pub(crate) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// How many were not kept for as long as they should have been.
+    #[must_use]
+    pub(crate) fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// The link on which they were said is broken: what was said on it lately may not have arrived.
     pub(crate) fn unsay(&mut self, now: Instant) {
         self.kept.retain(|&(_, said)| !is_old(said, now));
+        self.bytes = self.kept.iter().map(|(departure, _)| departure.bytes()).sum();
         for (_, said) in &mut self.kept {
             *said = None;
         }
@@ -87,6 +128,16 @@ impl Departures {
             *said = Some(now);
             &*departure
         })
+    }
+}
+
+/// Rounded down: what comes of it is never later than it was.
+fn millis_after(from: Instant, to: Instant) -> i64 {
+    match to.checked_duration_since(from) {
+        Some(after) => i64::try_from(after.as_millis()).unwrap_or(i64::MAX),
+        None => {
+            i64::try_from((from - to).as_nanos().div_ceil(1_000_000)).map_or(i64::MIN, |ms| -ms)
+        }
     }
 }
 
@@ -157,7 +208,46 @@ mod tests {
         for number in 0..=KEPT as u64 {
             departures.push(departure(number), None, now);
         }
-        assert_eq!(departures.kept.len(), KEPT);
+        assert_eq!(departures.len(), KEPT);
+        assert_eq!(departures.forgotten(), 1);
         assert_eq!(repeated(&mut departures, now)[0], 1);
+    }
+
+    fn withdrawn(connection: u64, client: &str, clean_start: Option<Instant>) -> Departure {
+        Departure::Withdrawn {
+            client: ClientId::new(client.to_owned()).unwrap(),
+            connection,
+            farewell: SessionFarewell::Clean,
+            expiry_secs: Some(0),
+            clean_start,
+        }
+    }
+
+    #[test]
+    fn however_long_the_names_of_clients_are_the_memory_is_bounded() {
+        let (mut departures, now) = (Departures::default(), Instant::now());
+        let client = "x".repeat(KEPT_BYTES / 1_024);
+        for number in 0..1_024 + 3 {
+            departures.push(withdrawn(number, &client, None), None, now);
+        }
+        assert_eq!((departures.len(), departures.forgotten()), (1_024, 3));
+        departures.unsay(now);
+        departures.push(departure(2_000), None, now);
+        assert_eq!((departures.len(), departures.forgotten()), (1_025, 3));
+        departures.push(withdrawn(2_001, "a", None), None, now);
+        assert_eq!((departures.len(), departures.forgotten()), (1_025, 4));
+    }
+
+    #[test]
+    fn a_clean_start_is_told_by_when_it_was_on_each_link_and_never_later() {
+        let began = Instant::now() + Duration::from_secs(10);
+        let told = |up| {
+            let call = withdrawn(1, "a", Some(began)).call(up);
+            let SessionCall::Withdraw { clean_start_ms, .. } = call else { panic!("{call:?}") };
+            clean_start_ms
+        };
+        assert_eq!(told(began), Some(0));
+        assert_eq!(told(began - Duration::from_micros(5_900)), Some(5));
+        assert_eq!(told(began + Duration::from_micros(5_100)), Some(-6));
     }
 }

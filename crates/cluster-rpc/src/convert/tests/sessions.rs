@@ -51,11 +51,12 @@ fn group(group: u64, place: u64) -> GroupPlace {
 fn calls() -> Vec<SessionCall> {
     let will = Will { message: message(QoS::ExactlyOnce), delay_secs: 5 };
     let detach = |farewell| SessionCall::Detach { held: HELD, farewell, expiry_secs: 9 };
-    let withdraw = |expiry_secs| SessionCall::Withdraw {
+    let withdraw = |expiry_secs, clean_start_ms| SessionCall::Withdraw {
         client: ClientId::new("client").unwrap(),
         connection: 300,
         farewell: SessionFarewell::Clean,
         expiry_secs,
+        clean_start_ms,
     };
     let acknowledge = |settled, received| SessionCall::Acknowledge {
         held: HELD,
@@ -84,8 +85,9 @@ fn calls() -> Vec<SessionCall> {
         detach(SessionFarewell::Clean),
         detach(SessionFarewell::Abnormal),
         detach(SessionFarewell::ProxyStops),
-        withdraw(None),
-        withdraw(Some(0)),
+        withdraw(None, None),
+        withdraw(Some(0), Some(i64::MIN)),
+        withdraw(Some(0), Some(0)),
         SessionCall::Subscribe {
             request: 4,
             held: HELD,

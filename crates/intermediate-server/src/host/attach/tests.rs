@@ -17,7 +17,7 @@ fn asked(client: &str, request: u64) -> Asked {
         receive_maximum: 10,
         will: None,
     };
-    Asked { line: LineId(1), request, attach, since: Instant::now() }
+    Asked { line: LineId(1), request, attach, since: Instant::now(), served: false }
 }
 
 #[test]
@@ -115,6 +115,31 @@ fn a_connection_that_was_served_before_the_newest_began_does_not_take_its_place(
     assert!(matches!(verdict, Verdict::Late(one) if one.request == 3) && replaced.is_none());
     assert_eq!(attaches.handle_detached(HOLDER).unwrap().request, 2);
     assert!(matches!(attaches.released(late(4), Held::ByNewer, now), Verdict::Late(_)));
+}
+
+#[test]
+fn the_clean_start_that_a_served_client_was_told_of_is_kept_by_the_newer_connection_that_waits() {
+    let now = Instant::now();
+    let older = |served, clean_start| {
+        let mut older = Asked { since: now.checked_sub(REVOKE_WAIT).unwrap(), ..asked("c", 1) };
+        (older.served, older.attach.clean_start) = (served, clean_start);
+        older
+    };
+    for (served, clean_start) in [(true, true), (true, false), (false, true)] {
+        // Whichever comes first.
+        let mut attaches = Attaches::default();
+        attaches.handle(older(served, clean_start), HELD, now);
+        let (verdict, replaced) = attaches.handle(asked("c", 2), HELD, now);
+        assert!(matches!(verdict, Verdict::Wait) && replaced.unwrap().request == 1);
+        let newer = attaches.handle_detached(HOLDER).unwrap();
+        assert_eq!((newer.request, newer.attach.clean_start), (2, served && clean_start));
+
+        attaches.handle(asked("c", 2), HELD, now);
+        let (verdict, _) = attaches.handle(older(served, clean_start), HELD, now);
+        assert!(matches!(verdict, Verdict::Late(_)));
+        let newer = attaches.handle_detached(HOLDER).unwrap();
+        assert_eq!((newer.request, newer.attach.clean_start), (2, served && clean_start));
+    }
 }
 
 #[test]

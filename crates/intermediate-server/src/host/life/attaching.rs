@@ -6,7 +6,7 @@ use cluster_rpc::frame::{
     Held as SessionOf, OriginId, SessionAnswer, SessionRefusal, SessionRevocation,
 };
 use mqtt_codec::ClientId;
-use partition::{Command, Holder, SessionId, Store, Withdraw};
+use partition::{Command, Holder, SessionId, Store, UnixMillis, Withdraw};
 
 use super::{About, Life, Request};
 use crate::host::attach::{Answers, Asked, Due, Held, Verdict};
@@ -42,15 +42,25 @@ impl<S: Store> Life<S> {
         if let Some(asked) = self.attaches.withdraw(client, *holder) {
             self.contest(&asked);
         }
-        let held = self.owner.holder_of(client).filter(|(by, ..)| by == holder);
+        let held = self.owner.holder_of(client);
+        let is_own = held.is_some_and(|(by, ..)| by == *holder);
         let unix = self.around.clock.unix(now);
         self.owner.handle(Command::Withdraw(Box::new(withdraw)), unix);
-        if let Some((_, session, epoch)) = held {
-            if let Some(open) = self.lines.line_mut(line) {
-                open.detach(session, epoch);
-            }
+        let Some((_, session, epoch)) = held else { return };
+        if is_own && let Some(open) = self.lines.line_mut(line) {
+            open.detach(session, epoch);
+        }
+        // That of another one may have ended, too: it was older, and to end.
+        if is_own || !self.owner.is_held(session, epoch) {
             self.after_detach(session, now);
         }
+    }
+
+    /// The moment so many milliseconds after a proxy heard that its stream is open, by the clock of the store. Not
+    /// later than it was: the word that it is open took its time, too.
+    pub(super) fn moment_of(&self, line: LineId, millis: i64) -> Option<UnixMillis> {
+        let opened = self.around.clock.unix(self.lines.line(line)?.opened_at());
+        Some(UnixMillis(opened.0.saturating_add_signed(millis)))
     }
 
     /// A session has no connection any more: whoever waited for that gets it.
@@ -84,8 +94,12 @@ impl<S: Store> Life<S> {
     }
 
     fn held(&self, asked: &Asked) -> Held {
-        let Some((holder, session, _)) = self.owner.holder_of(&asked.attach.client) else {
-            return Held::Free;
+        let client = &asked.attach.client;
+        let Some((holder, session, _)) = self.owner.holder_of(client) else {
+            // A newer connection may have come and gone since: its session is not to end.
+            let since = self.around.clock.unix(asked.since);
+            let is_late = asked.served && self.owner.attached_at(client) > Some(since);
+            return if is_late { Held::ByNewer } else { Held::Free };
         };
         if holder == asked.attach.holder {
             return Held::Free;
@@ -132,7 +146,7 @@ impl<S: Store> Life<S> {
     }
 
     fn begin(&mut self, asked: Asked, now: Instant) {
-        let Asked { line, request: number, mut attach, since } = asked;
+        let Asked { line, request: number, mut attach, since, .. } = asked;
         let about = About::Connection(attach.holder.connection);
         attach.request = self.expect(Request { line, number, about });
         if let Some(open) = self.lines.line_mut(line) {

@@ -96,8 +96,9 @@ impl<S: Store> Life<S> {
             match call {
                 SessionCall::Attach { request, attach } => {
                     let since = began(attach.served_ms, now);
+                    let served = attach.served_ms > 0;
                     let attach = calls::attach(RequestId(0), proxy, *attach);
-                    self.attach(Asked { line, request, attach, since }, now);
+                    self.attach(Asked { line, request, attach, since, served }, now);
                 }
                 SessionCall::Detach { held, farewell, expiry_secs } => {
                     let farewell = calls::farewell(farewell);
@@ -113,10 +114,18 @@ impl<S: Store> Life<S> {
                         self.after_detach(session, now);
                     }
                 }
-                SessionCall::Withdraw { client, connection, farewell, expiry_secs } => {
+                SessionCall::Withdraw {
+                    client,
+                    connection,
+                    farewell,
+                    expiry_secs,
+                    clean_start_ms,
+                } => {
+                    let clean_start = clean_start_ms.and_then(|ms| self.moment_of(line, ms));
                     let holder = Holder { proxy, connection };
                     let farewell = calls::farewell(farewell);
-                    self.withdraw(line, Withdraw { client, holder, farewell, expiry_secs }, now);
+                    let withdraw = Withdraw { client, holder, farewell, expiry_secs, clean_start };
+                    self.withdraw(line, withdraw, now);
                 }
                 SessionCall::ReadRetained { request, filter, after, limit } => {
                     self.read_page(line, PageCall { request, filter, after, limit }, unix);

@@ -108,16 +108,63 @@ async fn a_connection_that_was_served_without_the_store_ends_no_newer_one_but_an
     rig.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_that_is_withdrawn_before_it_has_its_session_takes_it_from_nobody() {
-    let rig = Rig::start().await;
-    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
-    let withdraw = |connection| SessionCall::Withdraw {
+fn withdraw(connection: u64, clean_start_ms: Option<i64>) -> SessionCall {
+    SessionCall::Withdraw {
         client: client("c", connection).client,
         connection,
         farewell: SessionFarewell::Clean,
         expiry_secs: None,
-    };
+        clean_start_ms,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_served_without_the_store_ends_no_newer_session_without_a_connection()
+{
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let newer = q.attach(client("c", 1)).await.held;
+    q.detach(newer, SessionFarewell::Abnormal);
+    // The end of a session is known with the next answer on its stream.
+    q.attach(client("other", 2)).await;
+    let late = AttachCall { clean_start: true, served_ms: 60_000, ..client("c", 1) };
+    let request = p.ask_attach(late);
+    let refusal = SessionRefusal::Contested;
+    assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal });
+    assert!(q.attach(client("c", 3)).await.session_present);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_start_that_is_told_when_its_connection_is_over_ends_what_was_there_before_it() {
+    /// Long before and long after the streams were opened.
+    const TIMES: [i64; 2] = [-60_000, 60_000];
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let first = p.attach(client("c", 1)).await.held;
+    p.detach(first, SessionFarewell::Abnormal);
+    p.tell(withdraw(2, Some(TIMES[0])));
+    let second = p.attach(client("c", 3)).await;
+    assert!(second.session_present, "it is newer");
+    p.detach(second.held, SessionFarewell::Abnormal);
+    p.tell(withdraw(4, Some(TIMES[1])));
+    assert!(!p.attach(client("c", 5)).await.session_present);
+
+    // One that has a connection, elsewhere: that ends, and who waits for it need not any more.
+    p.tell(withdraw(5, Some(TIMES[1])));
+    q.attach(client("c", 6)).await;
+    let request = p.ask_attach(client("c", 7));
+    q.answer_where(is_revoked).await;
+    p.tell(withdraw(8, Some(TIMES[1])));
+    assert!(!p.attached(request).await.session_present);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_withdrawn_before_it_has_its_session_takes_it_from_nobody() {
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let withdraw = |connection| withdraw(connection, None);
     // In one frame: the end is here before the answer to the beginning is out.
     let request = p.ask_attach(client("c", 1));
     p.tell(withdraw(1));

@@ -58,7 +58,7 @@ fn detached(epoch: u64) -> Departure {
 
 fn withdrawn(expiry_secs: Option<u32>) -> Departure {
     let (client, farewell) = (ClientId::new("a").unwrap(), SessionFarewell::Abnormal);
-    Departure::Withdrawn { client, connection: 1, farewell, expiry_secs }
+    Departure::Withdrawn { client, connection: 1, farewell, expiry_secs, clean_start: None }
 }
 
 fn place(place: u64) -> GroupPlace {
@@ -72,6 +72,45 @@ async fn only_a_connection_that_does_not_wait_says_that_it_is_served() {
     assert_eq!(served_ms(), 0);
     attachment.serve_before_answer();
     assert!(served_ms() > 0);
+}
+
+#[tokio::test]
+async fn a_clean_start_that_was_promised_is_told_however_the_connection_ends() {
+    let to = link();
+    let serve = |clean_start| {
+        let mut attachment = attachment(0, 2);
+        attachment.call.clean_start = clean_start;
+        attachment.serve_before_answer();
+        attachment
+    };
+    let promise = |attachment: &Attachment| match &close(attachment)[..] {
+        [Departure::Withdrawn { clean_start, .. }] => *clean_start,
+        [] | [Departure::Detached { .. }] => None,
+        other => panic!("{other:?}"),
+    };
+    let is_told = |attachment: &Attachment| promise(attachment) == Some(attachment.since);
+    assert!(is_told(&serve(true)), "before there was a link");
+    assert!(!is_told(&serve(false)), "nothing was promised");
+
+    let asked = serve(true);
+    asked.begin(&to, FIRST);
+    asked.begin_again(&to, SECOND);
+    assert!(is_told(&asked), "without an answer");
+
+    let refused = serve(true);
+    refused.begin(&to, FIRST);
+    let begun = refused.refused(SessionRefusal::Contested);
+    assert!(matches!(begun, Begun::Lost(_)) && is_told(&refused));
+
+    let fenced = serve(true);
+    fenced.begin(&to, FIRST);
+    fenced.begin_again(&to, OTHER_LIFE);
+    assert!(is_told(&fenced), "the life that has asked is over");
+
+    let done = serve(true);
+    done.begin(&to, FIRST);
+    done.attached(held(1), Attached::default(), &to);
+    assert_eq!(close(&done), [detached(1)]);
 }
 
 #[tokio::test]
