@@ -269,6 +269,8 @@ async fn a_will_is_published_after_the_death_of_the_proxy_of_the_store_or_of_bot
         let doomed = up.proxy(1).client(Version::V5, &name("mortal"), mortal(&topic)).await;
         let polite = up.proxy(1).client(Version::V5, &name("polite"), mortal(&topic)).await;
         polite.disconnect().await;
+        // The store has heard of it: until then it may have died as well.
+        store_says(&up, "causeway_sessions_attached", 2).await;
         let mut revived = Vec::new();
         match victims {
             "proxy" => {

@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 
 /// Size of the small disk in MiB: the store's reserve, and what it may write within a run.
 const SIZE_MIB: u64 = 1024;
@@ -48,14 +49,20 @@ impl Disk {
 
     /// Leaves so much free: below the store's reserve, or nothing at all.
     pub(super) fn fill(&self, leave_mib: u64) -> anyhow::Result<()> {
-        let space = statvfs(&self.folder).context("ask for the free space")?;
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        let length = free.saturating_sub(leave_mib.min(RESERVE_MIB) * MIB);
-        if length == 0 {
-            return Ok(());
-        }
         let ballast = File::create(self.ballast()).context("make the ballast")?;
-        fallocate(&ballast, FallocateFlags::empty(), 0, length).context("fill the disk")
+        loop {
+            let space = statvfs(&self.folder).context("ask for the free space")?;
+            let free = space.f_bavail.saturating_mul(space.f_frsize);
+            let length = free.saturating_sub(leave_mib.min(RESERVE_MIB) * MIB);
+            if length == 0 {
+                return Ok(());
+            }
+            match fallocate(&ballast, FallocateFlags::empty(), 0, length) {
+                // The store was quicker: there is less than there was.
+                Err(Errno::NOSPC) => {}
+                done => return done.context("fill the disk"),
+            }
+        }
     }
 
     /// Gives the room back.
