@@ -362,6 +362,7 @@ impl Roster {
         rejected: Incarnation,
         reason: RejectReason,
         unix_micros: u64,
+        now: Instant,
     ) -> Option<Incarnation> {
         if self.member.incarnation != rejected {
             return None;
@@ -382,6 +383,10 @@ impl Roster {
         for entry in self.entries.values_mut() {
             entry.applied = None;
             entry.end_session();
+            // Whoever was away is there, or another that says so is: it is waited for as after a break.
+            if let Phase::Down { since } = &mut entry.phase {
+                *since = now;
+            }
         }
         Some(new)
     }

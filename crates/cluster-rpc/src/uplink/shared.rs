@@ -203,7 +203,7 @@ impl<T> Shared<T> {
     /// An intermediate has turned `rejected` away: everything begins anew under a new incarnation.
     pub(crate) fn fence(&self, rejected: Incarnation, reason: RejectReason) {
         let unix = unix_micros(self.config.machine.as_ref());
-        let fenced = self.with_roster(|roster, _| roster.fence(rejected, reason, unix));
+        let fenced = self.with_roster(|roster, now| roster.fence(rejected, reason, unix, now));
         let Some(new) = fenced else { return };
         let parked = {
             let mut window = self.window.lock();

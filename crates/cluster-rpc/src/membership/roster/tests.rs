@@ -212,9 +212,13 @@ fn a_fenced_life_is_followed_by_a_later_one_once() {
     script.roster.handle_view(address(1), view, script.start);
     let end = script.roster.entries[&address(1)].session.as_ref().unwrap().end.clone();
     let dead = RejectReason::DeclaredDead;
-    let new = script.roster.fence(Incarnation(100), dead, 50);
+    let new = script.roster.fence(Incarnation(100), dead, 50, script.start);
     assert_eq!(new, Some(Incarnation(101)), "never back");
-    assert_eq!(script.roster.fence(Incarnation(100), dead, 500), None, "known already");
+    assert_eq!(
+        script.roster.fence(Incarnation(100), dead, 500, script.start),
+        None,
+        "known already"
+    );
     assert!(end.is_cancelled());
     script.down(1, 1.0);
     let start = script.roster.begin(address(1), 9).unwrap();
@@ -222,7 +226,21 @@ fn a_fenced_life_is_followed_by_a_later_one_once() {
     let poll = script.roster.poll_route(address(1), 9, BeatDue::No, Waker::noop());
     let RoutePoll::Frame(RouteUp::Hello(hello)) = poll else { panic!("no hello") };
     assert_eq!(hello.known, [member("q", 5)], "nobody must wait for the dead life");
-    assert_eq!(script.roster.fence(Incarnation(101), dead, 500), Some(Incarnation(500)));
+    assert_eq!(
+        script.roster.fence(Incarnation(101), dead, 500, script.start),
+        Some(Incarnation(500))
+    );
+}
+
+#[test]
+fn after_a_fence_who_was_away_for_long_is_waited_for_again() {
+    let mut script = Script::new(&["one"]);
+    let seq = script.announce("a");
+    assert!(script.is_applied(seq, 20.0), "nobody was there for long");
+    let (dead, now) = (RejectReason::DeclaredDead, script.at(20.0));
+    script.roster.fence(Incarnation(100), dead, 50, now).unwrap();
+    assert!(!script.is_applied(seq, 27.9), "who declared it dead carries messages");
+    assert!(script.is_applied(seq, 28.0));
 }
 
 #[test]
@@ -253,7 +271,7 @@ fn a_proxy_whose_clock_was_set_back_an_hour_soon_has_a_newer_life() {
     let mut attempts = 0;
     while script.roster.incarnation().0 <= hour_ahead {
         let own = script.roster.incarnation();
-        script.roster.fence(own, RejectReason::OldIncarnation, 200).unwrap();
+        script.roster.fence(own, RejectReason::OldIncarnation, 200, script.start).unwrap();
         attempts += 1;
     }
     assert!(attempts <= 12, "{attempts}");
