@@ -5,7 +5,7 @@
 //!
 //! - `world`: who runs when; `process`, `server`: what runs
 //! - `network`, `disk`: what is between and below them
-//! - `faults`: what goes wrong; `trace`: what happened; `panics`: what must not have happened
+//! - `faults`: what goes wrong; `rest`: what must be so when nothing moves; `trace`: what happened; `panics`: what must not have happened
 //! - [`report`]: many seeds
 
 mod disk;
@@ -14,6 +14,7 @@ mod network;
 mod panics;
 mod process;
 pub mod report;
+mod rest;
 mod server;
 mod trace;
 mod world;
@@ -89,6 +90,9 @@ const LONGEST: u64 = 600_000_000;
 /// How long what is owed may take at the end.
 const WITHIN: Duration = Duration::from_secs(30);
 
+/// How long servers may take that stop in order when nothing else is wrong any more.
+const STOPPING: u64 = 60_000_000;
+
 /// How long the clients may take in all at the end: they are to say themselves what is missing.
 const LAST: u64 = 120_000_000;
 
@@ -143,11 +147,16 @@ fn live(options: Options, world: &mut World, faults: &mut Faults) -> Result<(), 
         faults.run(world);
     }
     faults.heal(world);
+    let latest = world.now + STOPPING;
     while !faults.are_over() {
+        if world.now > latest {
+            return Err(Fault(format!("{} does not come to its end", faults.unfinished())));
+        }
         world.turn(faults.next_due())?;
         bury(world, faults);
         faults.heal(world);
     }
+    rest::look(world)?;
     finish(world, load)
 }
 

@@ -46,11 +46,12 @@ pub(super) struct Faults {
     gap: u64,
     next: u64,
     open: Vec<Open>,
+    clocks: bool,
     pub(super) count: u64,
 }
 
 /// A kind of fault and how often it comes beside the others.
-const KINDS: [(Kind, u64); 13] = [
+const KINDS: [(Kind, u64); 14] = [
     (Kind::KillProxy, 6),
     (Kind::KillIntermediate, 5),
     (Kind::KillSeveral, 2),
@@ -64,7 +65,14 @@ const KINDS: [(Kind, u64); 13] = [
     (Kind::HoldClient, 3),
     (Kind::Slow, 3),
     (Kind::Disk, 3),
+    (Kind::Clock, 3),
 ];
+
+/// In one of so many runs wall clocks jump: then nobody can say when anything expires.
+const CLOCKS: usize = 8;
+
+/// Most of a jump, in milliseconds.
+const JUMP: u64 = 3_600_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -81,13 +89,15 @@ enum Kind {
     HoldClient,
     Slow,
     Disk,
+    Clock,
 }
 
 impl Faults {
     pub(super) fn new(seed: u64, first: u64) -> Self {
         let mut random = Random::part(seed, "faults");
         let gap = GAPS[random.index(GAPS.len())];
-        Self { random, gap, next: first, open: Vec::new(), count: 0 }
+        let clocks = random.index(CLOCKS) == 0;
+        Self { random, gap, next: first, open: Vec::new(), clocks, count: 0 }
     }
 
     /// When something is to be done.
@@ -122,11 +132,20 @@ impl Faults {
         self.open.is_empty()
     }
 
+    /// What of them is left, in words.
+    pub(super) fn unfinished(&self) -> String {
+        let open = self.open.iter().map(|open| format!("{}: {}", open.kind, open.target));
+        open.collect::<Vec<_>>().join("; ")
+    }
+
     /// The servers that were killed by themselves are to be started again too.
     pub(super) fn died(&mut self, world: &World, server: usize) {
         let (until, target) = (world.now + self.away(), world.name(server));
         world.tell_fault("kill", &target);
-        let cure = Cure::Start(vec![server]);
+        // One that stopped just then is started by that.
+        let starts = |open: &Open| matches!(&open.cure, Cure::Start(all) if all.contains(&server));
+        let known = self.open.iter().any(starts);
+        let cure = if known { Cure::None } else { Cure::Start(vec![server]) };
         self.open.push(Open { until, kind: "kill", target, cure });
     }
 
@@ -172,7 +191,7 @@ impl Faults {
                 for &server in servers {
                     // The clock of a machine that starts may be anything; not so far off that sessions expire.
                     let ahead = self.random.between(0, 400);
-                    world.servers[server].ahead += i64::try_from(ahead).unwrap_or_default() - 200;
+                    world.servers[server].jump(i64::try_from(ahead).unwrap_or_default() - 200);
                     world.start(server);
                 }
                 true
@@ -258,6 +277,7 @@ impl Faults {
                 Some(Open { until, kind: "slow", target, cure: Cure::Fast(site) })
             }
             Kind::Disk => Some(self.disk(world)),
+            Kind::Clock => self.clock(world),
         }
     }
 
@@ -379,5 +399,16 @@ impl Faults {
             (world.now + self.millis(200, 3_000), "disk full")
         };
         Open { until, kind, target: world.name(world.hub()), cure: Cure::Disk }
+    }
+
+    fn clock(&mut self, world: &World) -> Option<Open> {
+        if !self.clocks {
+            return None;
+        }
+        let server = self.random.index(world.servers.len());
+        let millis = i64::try_from(self.random.between(0, 2 * JUMP)).unwrap_or_default();
+        world.servers[server].jump(millis - JUMP.cast_signed());
+        let target = world.name(server);
+        Some(Open { until: world.now, kind: "clock jump", target, cure: Cure::None })
     }
 }

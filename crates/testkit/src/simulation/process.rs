@@ -2,7 +2,8 @@
 //!
 //! Invariant: what it does depends on nothing but what it was given. Dropping it ends everything in it at once.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster_rpc::Machine;
@@ -63,11 +64,9 @@ impl Process {
     }
 
     /// The wall clock of this process, which is `ahead` of the right time by so many milliseconds.
-    pub(super) fn clock(&self, seed: u64, ahead: i64) -> Clock {
-        let right = BEGIN + Duration::from_micros(self.began);
-        let wrong = Duration::from_millis(ahead.unsigned_abs());
-        let begin = if ahead < 0 { right.saturating_sub(wrong) } else { right + wrong };
-        Clock { begin, origin: self.origin, random: Mutex::new(Random::new(seed)) }
+    pub(super) fn clock(&self, seed: u64, ahead: Arc<AtomicI64>) -> Clock {
+        let begin = BEGIN + Duration::from_micros(self.began);
+        Clock { begin, ahead, origin: self.origin, random: Mutex::new(Random::new(seed)) }
     }
 }
 
@@ -75,13 +74,17 @@ impl Process {
 #[derive(Debug)]
 pub(super) struct Clock {
     begin: Duration,
+    ahead: Arc<AtomicI64>,
     origin: Instant,
     random: Mutex<Random>,
 }
 
 impl Machine for Clock {
     fn unix_time(&self) -> Duration {
-        self.begin + Instant::now().saturating_duration_since(self.origin)
+        let right = self.begin + Instant::now().saturating_duration_since(self.origin);
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        let wrong = Duration::from_millis(ahead.unsigned_abs());
+        if ahead < 0 { right.saturating_sub(wrong) } else { right + wrong }
     }
 
     fn random(&self) -> u64 {

@@ -1,7 +1,9 @@
 //! A proxy or the intermediate of a simulated cluster: started, stopped, killed, frozen, and started again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
+use cluster_rpc::frame::{NodeId, RelayState};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -46,7 +48,9 @@ pub(super) struct Server {
     /// Until when it stands still.
     frozen: Option<u64>,
     /// How far its wall clock is ahead, in milliseconds.
-    pub(super) ahead: i64,
+    ahead: Arc<AtomicI64>,
+    /// Digests that must differ: of tables that were altered.
+    altered: u64,
 }
 
 /// What is wrong with a server.
@@ -56,7 +60,16 @@ pub(super) struct Fault(pub(super) String);
 impl Server {
     pub(super) fn new(seed: u64, site: Site, role: Role, net: Net) -> Self {
         let random = Random::part(seed, &format!("server {site}"));
-        Self { site, role, net, random, running: None, frozen: None, ahead: 0 }
+        Self {
+            site,
+            role,
+            net,
+            random,
+            running: None,
+            frozen: None,
+            ahead: Arc::default(),
+            altered: 0,
+        }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -68,11 +81,17 @@ impl Server {
         self.frozen.is_none() && self.running.as_ref().is_some_and(|it| it.stopping.is_none())
     }
 
+    /// Its wall clock goes forward, or back, by so many milliseconds.
+    pub(super) fn jump(&self, millis: i64) {
+        self.ahead.fetch_add(millis, Ordering::Relaxed);
+    }
+
     /// Starts it with nothing but what is on its disk.
     pub(super) fn start(&mut self, now: u64) {
         assert!(self.running.is_none(), "it runs");
+        self.altered = 0;
         let process = Process::new(now);
-        let machine = Arc::new(process.clock(self.random.next(), self.ahead));
+        let machine = Arc::new(process.clock(self.random.next(), self.ahead.clone()));
         let dialer = Dialer { net: self.net.clone(), site: self.site };
         let stop = CancellationToken::new();
         let inside = process.enter();
@@ -166,10 +185,44 @@ impl Server {
         match (node, &self.role) {
             (Some(Node::Proxy(node)), Role::Proxy(config)) => check_proxy(node, config),
             (Some(Node::Intermediate(node)), Role::Intermediate(config, _)) => {
-                check_intermediate(node, config)
+                check_intermediate(node, config, self.altered)
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether it is an intermediate that takes messages, with so many proxies as members.
+    pub(super) fn serves(&self, proxies: usize) -> bool {
+        match self.running.as_ref().and_then(|running| running.node.as_ref()) {
+            Some(Node::Intermediate(node)) => {
+                let stats = node.stats();
+                let all = stats.members == stats.endpoints && stats.members >= proxies as u64;
+                stats.state == RelayState::Serving && !stats.waits_for_store && all
+            }
+            _ => false,
+        }
+    }
+
+    /// Looks at what it counts when nobody has sent anything for a while.
+    ///
+    /// # Errors
+    /// Something is not as it must be then.
+    pub(super) fn check_at_rest(&self) -> Result<(), Fault> {
+        self.check()?;
+        match self.running.as_ref().and_then(|running| running.node.as_ref()) {
+            Some(Node::Proxy(node)) => rests_proxy(node),
+            Some(Node::Intermediate(node)) => rests_intermediate(node, self.altered),
+            None => Err(Fault("it does not run".to_owned())),
+        }
+    }
+
+    /// Makes an intermediate lose a route of the proxy with this name, if it has one.
+    pub(super) fn lose_route(&mut self, of: &str) -> bool {
+        let node = self.running.as_ref().and_then(|running| running.node.as_ref());
+        let Some(Node::Intermediate(node)) = node else { return false };
+        let lost = NodeId::new(of).is_some_and(|of| node.corrupt_route(&of));
+        self.altered += u64::from(lost);
+        lost
     }
 }
 
@@ -189,10 +242,12 @@ fn check_proxy(node: &proxy_server::Node, config: &proxy_server::Config) -> Resu
 fn check_intermediate(
     node: &intermediate_server::Node,
     config: &intermediate_server::Config,
+    altered: u64,
 ) -> Result<(), Fault> {
     let stats = node.stats();
-    if stats.counts.digest_mismatches > 0 {
-        return Err(Fault(format!("{} digests differed", stats.counts.digest_mismatches)));
+    let differed = stats.counts.digest_mismatches;
+    if differed > altered {
+        return Err(Fault(format!("{differed} digests differed, of {altered} altered tables")));
     }
     if stats.counts.violations > 0 {
         return Err(Fault(format!("{} frames must not have come", stats.counts.violations)));
@@ -202,6 +257,31 @@ fn check_intermediate(
     let most = endpoints * (config.outbox.bytes.bytes() + endpoints * config.credit.bytes.bytes());
     if stats.outbox_bytes > most {
         return Err(Fault(format!("{} bytes in outboxes for {most}", stats.outbox_bytes)));
+    }
+    Ok(())
+}
+
+fn rests_proxy(node: &proxy_server::Node) -> Result<(), Fault> {
+    let uplink = node.stats().uplink;
+    if uplink.window_messages > 0 {
+        return Err(Fault(format!("{} messages stay in a window", uplink.window_messages)));
+    }
+    Ok(())
+}
+
+fn rests_intermediate(node: &intermediate_server::Node, altered: u64) -> Result<(), Fault> {
+    let stats = node.stats();
+    if stats.counts.digest_mismatches != altered {
+        let seen = stats.counts.digest_mismatches;
+        return Err(Fault(format!("of {altered} altered tables {seen} were noticed")));
+    }
+    if stats.state != RelayState::Serving || stats.members != stats.endpoints {
+        let (members, endpoints) = (stats.members, stats.endpoints);
+        return Err(Fault(format!("{members} of {endpoints} are members: {:?}", stats.state)));
+    }
+    if stats.outbox_messages + stats.pending + stats.congested_outboxes > 0 {
+        let (unsent, unsaid) = (stats.outbox_messages, stats.pending);
+        return Err(Fault(format!("{unsent} messages stay in outboxes, {unsaid} unacknowledged")));
     }
     Ok(())
 }

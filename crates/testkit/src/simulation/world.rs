@@ -12,6 +12,7 @@ use super::Options;
 use super::disk::Disk;
 use super::network::{ByteStream, Dialer, Net, Site, address};
 use super::process::Process;
+use super::rest::proxy_name;
 use super::server::{Fault, Role, Server};
 use super::trace::Trace;
 use crate::load;
@@ -36,6 +37,8 @@ pub(super) struct World {
     pub(super) servers: Vec<Server>,
     pub(super) clients: Process,
     pub(super) recorder: Recorder,
+    /// The clients stand still.
+    pub(super) still: bool,
     told: usize,
     turns: u64,
     traced: bool,
@@ -81,7 +84,8 @@ impl World {
             Recorder::new()
         };
         let traced = options.trace;
-        Self { seed, now: 0, net, disk, servers, clients, recorder, told: 0, turns: 0, traced }
+        let (told, turns, still) = (0, 0, false);
+        Self { seed, now: 0, net, disk, servers, clients, recorder, still, told, turns, traced }
     }
 
     pub(super) fn proxies(&self) -> usize {
@@ -104,12 +108,17 @@ impl World {
     /// A few clients of most kinds: which, and how busy they are, is drawn from the seed.
     pub(super) fn load_plan(&self) -> load::Plan {
         let mut random = Random::part(self.seed, "load");
-        let mut up_to = |most: usize| random.index(most + 1);
+        // Now and then there are more of them.
+        let many = random.index(16) == 0;
+        let mut up_to = |most: usize| {
+            let most = if many { 2 * most } else { most };
+            random.index(most + 1)
+        };
         load::Plan {
             publishers: 1 + up_to(3),
             topics: 1 + up_to(2),
-            pause: Duration::from_millis([4, 10, 25][up_to(2)]),
-            max_bytes: [100, 1_000, 8_000][up_to(2)],
+            pause: Duration::from_millis([4, 10, 25][up_to(2).min(2)]),
+            max_bytes: [100, 1_000, 8_000][up_to(2).min(2)],
             clean: up_to(2),
             persistent: 1 + up_to(2),
             slow: up_to(1),
@@ -171,8 +180,10 @@ impl World {
         for server in &mut self.servers {
             server.run(self.now);
         }
-        self.clients.run_until(self.now);
-        self.follow_clients();
+        if !self.still {
+            self.clients.run_until(self.now);
+            self.follow_clients();
+        }
         self.turns += 1;
         if self.turns.is_multiple_of(LOOK_TURNS) {
             self.check()?;
@@ -206,10 +217,8 @@ impl World {
 }
 
 fn proxy_config(site: Site, hub: Site) -> proxy_server::Config {
-    let mut config = proxy_server::Config {
-        node_id: format!("proxy-{site}"),
-        ..proxy_server::Config::default()
-    };
+    let mut config =
+        proxy_server::Config { node_id: proxy_name(site), ..proxy_server::Config::default() };
     config.cluster.intermediates = vec![address(hub).to_string()];
     config
 }
