@@ -128,7 +128,7 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}: {}", self.rule, self.what)?;
+        writeln!(f, "violation of {}: {}", self.rule, self.what)?;
         for (place, event) in self.events.iter().zip(&self.excerpt) {
             let (secs, micros) = (event.at / SECOND, event.at % SECOND);
             writeln!(f, "  #{place} {secs:>5}.{micros:06} s  {:?}", event.what)?;

@@ -39,6 +39,9 @@ struct List {
     mutation: Vec<Mutation>,
 }
 
+/// Of what else was wrong, so many letters are told.
+const LONGEST_RULE: usize = 80;
+
 /// How long each tool may look for one fault.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -209,12 +212,15 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
-/// The rule of the first violation a tool has told: `violation of RULE: ...`.
+/// The rule of the first violation a tool has told, or what else was wrong.
 fn rule_in(stdout: &[u8]) -> String {
     let stdout = text(stdout);
     let rule = stdout.lines().find_map(|line| {
-        let (_, after) = line.split_once("violation of ")?;
-        Some(after.split([':', ' ']).next()?.to_owned())
+        if let Some((_, after)) = line.split_once("violation of ") {
+            return Some(after.split([':', ' ']).next()?.to_owned());
+        }
+        let (_, what) = line.split_once(": at step ").or_else(|| line.split_once("process: "))?;
+        Some(what.chars().filter(|&letter| letter != '|').take(LONGEST_RULE).collect())
     });
     rule.unwrap_or_else(|| "?".to_owned())
 }
@@ -278,6 +284,9 @@ mod tests {
     #[test]
     fn the_rule_is_read_from_what_a_tool_prints() {
         assert_eq!(rule_in(b"seed 7\n\nviolation of order: x\nviolation of lost: y\n"), "order");
+        assert_eq!(rule_in(b"seed 7: violation of lost: y\n"), "lost");
+        assert_eq!(rule_in(b"seed 7: at step 12: 1 digests differed\n"), "12: 1 digests differed");
+        assert_eq!(rule_in(b"process: proxy-1 ended by itself\n"), "proxy-1 ended by itself");
         assert_eq!(rule_in(b"nothing"), "?");
     }
 }
