@@ -2,6 +2,7 @@
 //!
 //! - `delivery`, `faults`: servers in this process, over real gRPC
 //! - `scenarios`: what `docs/scenarios.md` names and no other test shows
+//! - `simulation`: everything in one thread and in virtual time
 //! - `processes`: the real binary; `foreign`: clients of others, which must be installed
 //! - `load`, `rumqtt`, `support`, `up`: what these are written with
 
@@ -19,6 +20,7 @@ mod processes;
 mod reattach;
 mod rumqtt;
 mod scenarios;
+mod simulation;
 mod support;
 mod survival;
 mod up;
