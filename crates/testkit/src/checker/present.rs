@@ -60,9 +60,11 @@ fn judge(world: &World<'_>, number: usize, connected: Connected, findings: &mut 
 
 fn before(world: &World<'_>, number: usize, connected: Connected) -> Before {
     let conn = &world.conns[number];
+    let until = world.at(connected.event);
     let ended_before = |other: &usize| {
-        let other = &world.conns[*other];
-        other.connected.is_some_and(|connected| connected.event < conn.connect)
+        let answered = world.conns[*other].connected;
+        answered.is_some_and(|connected| connected.event < conn.connect)
+            && !world.may_be_untold(*other, until)
     };
     let of_client = &world.clients[conn.client];
     let place = of_client.partition_point(|&other| other < number);
@@ -70,7 +72,6 @@ fn before(world: &World<'_>, number: usize, connected: Connected) -> Before {
     let surely = of_client[..place].iter().rev().copied().find(ended_before);
     let others = match surely {
         Some(surely) => {
-            let until = world.at(connected.event);
             let rivals = world.rivals(surely, until).filter(|&other| other != number);
             rivals.filter(|&other| world.conns[other].connect < connected.event).collect()
         }

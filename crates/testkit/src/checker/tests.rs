@@ -46,7 +46,7 @@ fn a_violation_prints_its_rule_its_sentence_and_its_events_with_their_times() {
     let verdict = breaks(&script, Rule::Invented, 1);
     let text = verdict.to_string();
     let line = format!("#{place} ");
-    assert!(text.starts_with("invented: p 7 came, and nobody had published it"), "{text}");
+    assert!(text.starts_with("violation of invented: p 7 came, and nobody"), "{text}");
     assert!(text.contains(&line) && text.contains("1.5") && text.contains("Received"), "{text}");
 }
 

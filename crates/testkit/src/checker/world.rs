@@ -371,6 +371,13 @@ impl<'a> World<'a> {
             && self.faults.any_around(self.at(connect), begun)
     }
 
+    /// Whether the store may not have heard of one that was answered: it was away from its proxy, and is still, or the proxy
+    /// died before it came back.
+    pub(super) fn may_be_untold(&self, conn: usize, until: u64) -> bool {
+        let Conn { expiry_secs, will, connect, .. } = self.conns[conn];
+        (expiry_secs, will) == (0, None) && self.faults.any_around(self.at(connect), until)
+    }
+
     /// Other connections of the same client that may have taken effect after this one's CONNECT, and were begun up to `until`.
     pub(super) fn rivals(&self, conn: usize, until: u64) -> impl Iterator<Item = usize> {
         let Conn { client, connect, .. } = self.conns[conn];

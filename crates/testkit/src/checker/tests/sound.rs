@@ -354,6 +354,24 @@ fn a_client_that_was_served_while_the_store_was_away_may_end_its_successor() {
 }
 
 #[test]
+fn a_clean_start_that_the_store_never_heard_of_ends_nothing() {
+    for fault in [true, false] {
+        let mut script = Script::default();
+        script.persistent(1, "s", false);
+        script.end(1, End::Left(0));
+        script.clean(2, "s");
+        if fault {
+            script.fault("hold link");
+        }
+        script.end(2, End::Broken);
+        script.persistent(3, "s", true);
+        script.settle();
+        let counts = check(&script.events).counts;
+        assert_eq!(counts.contains_key(&Rule::SessionPresent), !fault, "{counts:?}");
+    }
+}
+
+#[test]
 fn what_is_on_its_way_on_an_older_connection_may_come_after_what_the_newer_one_brings() {
     let mut script = Script::default();
     script.persistent(1, "s", false);
