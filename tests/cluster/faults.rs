@@ -207,6 +207,29 @@ async fn a_proxy_that_is_cut_off_is_declared_dead_and_begins_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_was_declared_dead_is_told_so_although_the_intermediate_was_killed_meanwhile() {
+    let mut cluster = Cluster::plan(2, 1).linked().start().await;
+    complete(&cluster, 2, 1).await;
+    let topic = name("forgotten");
+    let mut lost = subscriber(&cluster, 1, Version::V5, &topic, QoS::AtLeastOnce).await;
+    let mut publisher = client(&cluster, 0, Version::V5).await;
+    cluster.link(1, 0).cut();
+    publisher.publish(&topic, QoS::AtLeastOnce, "too late").await;
+    sees(cluster.proxy(0), 1, Serving).await;
+    // Nobody that is left remembers who was declared dead.
+    cluster.kill_intermediate(0).await;
+    cluster.restart_intermediate(0).await;
+    publisher.publish(&topic, QoS::AtLeastOnce, "too late as well").await;
+    lost.expect_nothing().await;
+    cluster.link(1, 0).heal();
+    lost.expect_end(ReasonCode::ServerShuttingDown).await;
+    complete(&cluster, 2, 1).await;
+    let mut back = subscriber(&cluster, 1, Version::V5, &topic, QoS::AtLeastOnce).await;
+    publisher.publish(&topic, QoS::AtLeastOnce, "again").await;
+    back.expect_message("again").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_whose_cable_stalls_is_declared_dead_when_its_lease_ends() {
     let plan = Cluster::plan(2, 1).linked();
     let plan = plan.proxies_with(|config| config.cluster.lease = SHORT_LEASE.into());

@@ -125,6 +125,9 @@ pub struct Hello {
     pub known: Vec<Member>,
     /// What it is.
     pub role: EndpointRole,
+    /// It was let in before in this life, and nobody who serves has it now: whoever serves without it has acknowledged
+    /// messages without it.
+    pub stray: bool,
 }
 
 /// A part of a snapshot; the table changes with the last one, at once.

@@ -169,6 +169,7 @@ mod tests {
             oldest_delta: 1,
             known: Vec::new(),
             role: EndpointRole::Proxy,
+            stray: false,
         }
     }
 

@@ -23,6 +23,7 @@ impl Wire for RouteUp {
                 oldest_delta: hello.oldest_delta,
                 known: members(hello.known)?,
                 role: role(hello.role)?,
+                stray: hello.stray,
             }),
             route_up::Frame::Snapshot(chunk) => Self::Snapshot(SnapshotChunk {
                 at_seq: chunk.at_seq,
@@ -58,6 +59,7 @@ impl Wire for RouteUp {
                     EndpointRole::Store => proto::Role::Store,
                 }
                 .into(),
+                stray: hello.stray,
             }),
             Self::Snapshot(chunk) => route_up::Frame::Snapshot(proto::SnapshotChunk {
                 at_seq: chunk.at_seq,

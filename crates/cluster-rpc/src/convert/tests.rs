@@ -75,6 +75,7 @@ fn route_frames_survive_the_wire() {
             oldest_delta: 3,
             known: vec![member("p"), member("q")],
             role,
+            stray: role == EndpointRole::Proxy,
         })
     };
     survives([

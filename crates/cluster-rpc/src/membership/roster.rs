@@ -59,6 +59,8 @@ pub(crate) struct Roster {
     /// Whether one that had heard of everybody had this endpoint. Only then does it name itself: whoever joins
     /// takes it from that that the others it names are all there were.
     belongs: bool,
+    /// Whether any let this life in.
+    joined: bool,
     waiters: Waiters,
     /// This endpoint goes for good: no session begins any more.
     leaving: bool,
@@ -165,6 +167,7 @@ impl Roster {
             leap: FIRST_LEAP,
             known: Vec::new(),
             belongs: false,
+            joined: false,
             waiters: Waiters::default(),
             leaving: false,
         }
@@ -231,6 +234,7 @@ impl Roster {
             oldest_delta: self.log.oldest(),
             known: self.known.iter().filter(named).cloned().collect(),
             role: self.role,
+            stray: self.role == EndpointRole::Proxy && self.joined && !self.views.any_complete(),
         };
         if self.leaving {
             return None;
@@ -276,6 +280,7 @@ impl Roster {
             return;
         };
         self.leap = FIRST_LEAP;
+        self.joined = true;
         entry.phase = Phase::Up;
         entry.member = Some(member);
         entry.applied = deltas_from.and_then(|first| first.checked_sub(1));
@@ -379,7 +384,7 @@ impl Roster {
         let new = Incarnation(unix_micros.max(rejected.0.saturating_add(step)));
         self.member.incarnation = new;
         self.known.retain(|member| member.node != self.member.node);
-        self.belongs = false;
+        (self.belongs, self.joined) = (false, false);
         for entry in self.entries.values_mut() {
             entry.applied = None;
             entry.end_session();

@@ -215,6 +215,21 @@ impl Relay {
         }
     }
 
+    /// Whether messages may have been acknowledged here that the endpoint in `slot` should have had.
+    pub(super) fn served_without(&mut self, slot: Slot) -> bool {
+        let is_member = at(&mut self.endpoints, slot).is_some_and(|one| one.table.is_complete());
+        self.gate.is_open() && !is_member
+    }
+
+    /// The endpoint in `slot` was declared dead by an earlier life of this relay, as far as can be told: its clients may lack
+    /// what was acknowledged without it, and nobody is left who remembers that.
+    pub(super) fn turn_away(&mut self, slot: Slot) {
+        if let Some(Gone { endpoint, .. }) = self.remove(slot) {
+            self.counts.declared_dead += 1;
+            self.retired.insert(endpoint.member);
+        }
+    }
+
     /// The endpoint in `slot` has said that it goes. The store comes again: it is on disk.
     pub(super) fn leave(&mut self, slot: Slot, now: Instant) {
         if self.store == Some(slot) {

@@ -104,6 +104,11 @@ impl Relay {
         let Some(slot) = self.bind(stream, opening, now)? else {
             return Ok(());
         };
+        if hello.stray && self.served_without(slot) {
+            self.turn_away(slot);
+            self.set_bound(stream, Bound::Rejected(RejectReason::DeclaredDead));
+            return Ok(());
+        }
         let Some(endpoint) = at(&mut self.endpoints, slot) else {
             return Ok(());
         };

@@ -237,7 +237,7 @@ impl Net {
 /// The first frame of an endpoint that has nothing to tell.
 pub(super) fn hello_frame(member: &Member, role: EndpointRole, known: &[Member]) -> Hello {
     let (member, known) = (member.clone(), known.to_vec());
-    Hello { member, protocol: PROTOCOL, head_seq: 0, oldest_delta: 1, known, role }
+    Hello { member, protocol: PROTOCOL, head_seq: 0, oldest_delta: 1, known, role, stray: false }
 }
 
 /// Link number and message number of a batch.

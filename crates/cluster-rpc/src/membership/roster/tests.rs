@@ -333,6 +333,29 @@ fn one_that_came_to_a_joining_intermediate_first_does_not_name_itself() {
 }
 
 #[test]
+fn one_that_was_let_in_and_that_nobody_who_serves_has_any_more_says_that_it_is_a_stray() {
+    let mut script = Script::new(&["one", "two"]);
+    let stray = |script: &mut Script| {
+        script.sessions += 1;
+        script.roster.begin(address(2), script.sessions).unwrap();
+        let waker = Waker::noop();
+        let polled = script.roster.poll_route(address(2), script.sessions, BeatDue::No, waker);
+        let RoutePoll::Frame(RouteUp::Hello(hello)) = polled else { panic!("{polled:?}") };
+        hello.stray
+    };
+    assert!(!stray(&mut script), "it is new");
+    script.welcome(1, "i", None);
+    let view = View { state: RelayState::Serving, members: vec![script.roster.member().clone()] };
+    script.roster.handle_view(address(1), view, script.start);
+    assert!(!stray(&mut script), "the other one serves it");
+    script.down(1, 1.0);
+    assert!(stray(&mut script));
+    let rejected = script.roster.incarnation();
+    script.roster.fence(rejected, RejectReason::DeclaredDead, 0, script.at(2.0)).unwrap();
+    assert!(!stray(&mut script), "its next life is new");
+}
+
+#[test]
 fn the_first_intermediate_is_used_once_every_other_was_tried() {
     let serving =
         |members: &[Member]| View { state: RelayState::Serving, members: members.to_vec() };

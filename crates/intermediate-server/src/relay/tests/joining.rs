@@ -81,6 +81,37 @@ fn a_member_that_does_not_come_again_after_a_stall_is_declared_dead() {
 }
 
 #[test]
+fn a_stray_that_comes_when_messages_were_taken_without_it_is_told_that_it_was_declared_dead() {
+    let mut net = Net::new();
+    let a = net.join("a", &[]);
+    let stray =
+        |life| Hello { stray: true, ..hello_frame(&member("b", life), EndpointRole::Proxy, &[]) };
+    for _ in 0..2 {
+        let late = net.hello_of(stray(1));
+        assert_eq!(net.said_on_routes(late), rejected(RejectReason::DeclaredDead));
+    }
+    assert_eq!(net.relay.stats().counts.declared_dead, 1);
+    // Its next life was let in by nobody yet, and one that is a member here may lose its stream.
+    let b = net.join_as(member("b", 2), &[route("t", 1)]);
+    net.relay.detach(b.routes, net.now);
+    let back = net.hello_of(Hello { head_seq: 1, ..stray(2) });
+    assert!(!matches!(net.said_on_routes(back)[..], [RouteDown::Reject(_), ..]));
+    net.publish(&a, vec![message(1, "t", 1)]);
+    assert_eq!(net.acked(&a), None, "it is waited for");
+}
+
+#[test]
+fn a_stray_that_comes_before_messages_are_taken_is_let_in() {
+    let mut net = joining();
+    let known = [member("a", 1)];
+    let stream = net.hello(&known[0], &known);
+    net.snapshot(stream, 0, &[]);
+    let hello = hello_frame(&member("b", 1), EndpointRole::Proxy, &[]);
+    let late = net.hello_of(Hello { stray: true, ..hello });
+    assert!(matches!(net.said_on_routes(late)[..], [RouteDown::Welcome { .. }, ..]));
+}
+
+#[test]
 fn a_short_stall_is_forgiven_but_nobody_lives_longer_than_a_lease_after_it() {
     let mut net = Net::new();
     let (a, b) = (net.join("a", &[]), net.join("b", &[route("t", 1)]));
