@@ -191,8 +191,11 @@ impl Copy {
 
     fn try_tool(&self, tool: &'static str, arguments: &[String]) -> anyhow::Result<Option<Caught>> {
         let begun = Instant::now();
-        let mut command = Command::new(self.root.join("target/release").join(tool));
+        let programs = self.root.join("target/release");
+        let mut command = Command::new(programs.join(tool));
         command.args(arguments).current_dir(&self.root).stdin(Stdio::null());
+        // Else it builds its own, as the profile says.
+        command.env("CARGO_BIN_EXE_causeway", programs.join("causeway"));
         let output = command.output().with_context(|| format!("start {tool}"))?;
         let caught = |rule| Caught { tool, rule, took: begun.elapsed() };
         match code(output.status) {
