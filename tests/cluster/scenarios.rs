@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use cluster_rpc::IntermediateState::Serving;
 use mqtt_codec::{Packet, QoS, Version};
-use testkit::{Cluster, Flow, RawClient, elapse, kill};
+use testkit::{Cluster, Flow, RawClient, elapse, http, kill};
 
 use crate::load::Load;
-use crate::support::{client, complete, metric, name, sees, subscriber};
+use crate::support::{RECOVERY, client, complete, metric, name, sees, subscriber, value, within};
 use crate::up::Up;
 
 /// So many topics lie on lanes of every intermediate.
@@ -204,6 +204,11 @@ async fn f17_an_intermediate_that_was_frozen_beyond_the_lease_joins_anew_and_not
     kill("STOP", up.intermediate().process).await;
     elapse(Duration::from_secs(8)).await;
     kill("CONT", up.intermediate().process).await;
+    within(RECOVERY, "it has noticed that it stood still", async || {
+        let metrics = http(up.intermediate().admin, "/metrics").await;
+        value(&metrics, "causeway_relay_stalls_total") == 1
+    })
+    .await;
     load.progress(100).await;
     load.finish().await;
     up.stop().await;

@@ -29,7 +29,9 @@ use crate::random::Random;
 
 /// What everything acknowledged may take to arrive after the last kill.
 const SETTLE: Duration = Duration::from_secs(60);
-/// How often the stopped store is looked through.
+/// How often the stopped store is measured.
+const SAMPLE_EVERY: u64 = 10;
+/// How often it is looked through.
 const CHECK_EVERY: u64 = 100;
 /// Mean time between two messages of one publisher: a history of thousands of kills must fit into memory.
 const PAUSE: Duration = Duration::from_millis(15);
@@ -113,8 +115,12 @@ async fn kill_loop(kills: u64, seed: u64, folder: &Path) -> anyhow::Result<Repor
         victim.live(moment, after, &load).await;
         recorder.record(fault(kill));
         victim.kill().await;
-        if kill.is_multiple_of(CHECK_EVERY) || kill == kills {
-            let sample = victim.sample(kill)?;
+        if kill.is_multiple_of(SAMPLE_EVERY) || kill == kills {
+            report.samples.push(victim.sample(kill)?);
+        }
+        if let Some(sample) = report.samples.last()
+            && (kill.is_multiple_of(CHECK_EVERY) || kill == kills)
+        {
             victim.check_store().await?;
             let counts = load.counts();
             say(&format!(
@@ -127,7 +133,6 @@ async fn kill_loop(kills: u64, seed: u64, folder: &Path) -> anyhow::Result<Repor
                 counts.received,
                 counts.violations
             ))?;
-            report.samples.push(sample);
         }
         victim.revive()?;
         recorder.record(healed(kill));

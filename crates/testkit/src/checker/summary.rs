@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::SECOND;
 use super::owed::Owed;
 use super::sessions::{Copy, Sessions};
-use super::world::World;
-use crate::record::What;
+use super::world::{Arrival, World};
+use crate::record::{End, What};
 
 /// How long after a kill messages count as published during it.
 const AFTER_KILL: u64 = 10 * SECOND;
@@ -218,10 +218,7 @@ fn arrivals(world: &World<'_>, sessions: &Sessions<'_>, summary: &mut Summary) {
             }
             seen.push(life);
             let is_slow = world.conns[arrival.conn].client_id.starts_with(SLOW);
-            if message.will_of.is_some()
-                || is_slow
-                || !world.is_open_at(arrival.conn, message.first)
-            {
+            if message.will_of.is_some() || is_slow || !was_served(world, arrival, message.first) {
                 continue;
             }
             let came = world.at(arrival.event);
@@ -246,6 +243,30 @@ fn arrivals(world: &World<'_>, sessions: &Sessions<'_>, summary: &mut Summary) {
     summary.latency_quiet = Percentiles::of(quiet);
     summary.latency_after_kill = Percentiles::of(after_kill);
     summary.latency_in_rolling_restart = Percentiles::of(in_rolling);
+}
+
+/// Whether whoever got this was connected at an event, or would have been if it had not been cut off: who leaves by
+/// itself waits for nothing.
+fn was_served(world: &World<'_>, arrival: &Arrival, at: usize) -> bool {
+    if world.is_open_at(arrival.conn, at) {
+        return true;
+    }
+    let conn = &world.conns[arrival.conn];
+    if conn.expiry_secs == 0 {
+        return false;
+    }
+    let of_client = &world.clients[conn.client];
+    let before = of_client.partition_point(|&other| other < arrival.conn);
+    let served = of_client[..before].iter().rev().map(|&other| &world.conns[other]);
+    for other in served.filter(|other| other.connected.is_some()) {
+        if !matches!(other.ended, Some((_, End::Broken | End::Sent(_)))) {
+            return false;
+        }
+        if other.connected.is_some_and(|connected| connected.event < at) {
+            return true;
+        }
+    }
+    false
 }
 
 /// What one publisher published above QoS 0: when, and the earliest time at which any from there on was done.

@@ -9,9 +9,12 @@ use super::victim::Victim;
 use crate::checker::Verdict;
 use crate::load::Counts;
 
-/// By how much the last tenth of openings may be slower than the first. A start reads the journal, which has up to 64 MB
-/// before another one is begun and its rows are in tables: of small rows that takes some seconds.
-const SLOWER_MS: f64 = 5000.0;
+/// By how much the last tenth of openings may be slower than the first, on a machine that does something else too. A start
+/// reads a journal of up to some 4 MiB, and the first ones find less.
+const SLOWER: f64 = 4.0;
+const SLOWER_MS: f64 = 500.0;
+/// By how much the store may be larger in the last third of the kills than in the first.
+const LARGER_BYTES: u64 = 96 << 20;
 /// What the store may take: its journals, and each table twice while files are merged.
 const STORE_BYTES: u64 = 512 << 20;
 
@@ -114,12 +117,24 @@ impl Report {
     fn growth(&self) -> Vec<String> {
         let mut grown = Vec::new();
         let (first, last) = (self.first_openings.p50_ms, self.last_openings.p50_ms);
-        if last > first + SLOWER_MS {
+        if last > SLOWER * first + SLOWER_MS {
             grown.push(format!("opening took {first:.1} ms at first and {last:.1} ms at last"));
         }
         if let Some(sample) = self.samples.iter().find(|sample| sample.store_bytes > STORE_BYTES) {
             let mib = sample.store_bytes >> 20;
             grown.push(format!("the store takes {mib} MiB after {} kills", sample.kills));
+        }
+        let third = self.samples.len() / 3;
+        let largest = |part: &[Sample]| part.iter().map(|sample| sample.store_bytes).max();
+        let (early, late) = (largest(&self.samples[..third]), largest(&self.samples[2 * third..]));
+        if let (Some(early), Some(late)) = (early, late)
+            && late > early + LARGER_BYTES
+        {
+            grown.push(format!(
+                "the store had {} MiB at first and {} MiB at last",
+                early >> 20,
+                late >> 20
+            ));
         }
         grown
     }

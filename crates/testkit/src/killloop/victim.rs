@@ -50,7 +50,7 @@ pub(super) struct Victim {
     binary: &'static Path,
     store: PathBuf,
     born: Instant,
-    /// From the start of the process until its store was open, in the order of its lives.
+    /// From the start of the process until its store was open, or it was killed before, in the order of its lives.
     pub(super) openings: Vec<Duration>,
     /// Lives that were not long enough to see that.
     pub(super) unseen: u64,
@@ -150,10 +150,9 @@ impl Victim {
             }
             sleep(ASK.min(end.map_or(ASK, |end| end.saturating_duration_since(now)))).await;
         }
-        match open {
-            Some(took) => self.openings.push(took),
-            None => self.unseen += 1,
-        }
+        self.unseen += u64::from(open.is_none());
+        // It took at least as long as it lived.
+        self.openings.push(open.unwrap_or_else(|| self.born.elapsed()));
         self.under_load += u64::from(flows());
     }
 
@@ -164,6 +163,8 @@ impl Victim {
                 self.troubles.push(format!("{} ended by itself: {status}", node.name()));
             }
         }
+        // Its counters die with it.
+        self.intermediate.observe().await;
         self.intermediate.kill().await;
     }
 

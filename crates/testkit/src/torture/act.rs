@@ -18,6 +18,8 @@ use crate::{Flow, LinkProxy};
 
 /// How long a fault waits for what it restarted to be ready: other faults may hold that up.
 const READY: Duration = Duration::from_secs(20);
+/// How often those that start are asked.
+const ASK: Duration = Duration::from_millis(20);
 /// The reserve that no disk has.
 const ALL_OF_IT: &str = "4EiB";
 
@@ -165,6 +167,9 @@ impl World {
     /// Does `fault`, and returns when it is over.
     pub(super) async fn act(&self, fault: Fault) {
         let Fault { kind, parts, mut random } = fault;
+        if kind == Kind::ClockJump && faketime().is_none() {
+            return self.miss("clock-jump: libfaketime is not installed");
+        }
         let target = target(kind, &parts);
         let words = format!("{} ({target})", kind.name());
         list(&self.under_way).push(words.clone());
@@ -180,7 +185,10 @@ impl World {
         let nodes: Vec<_> = parts.iter().filter_map(|part| self.node(*part)).collect();
         match kind {
             Kind::KillProxy | Kind::KillProxies | Kind::KillIntermediate | Kind::KillAll => {
-                self.kill(&nodes, pause(random)).await?;
+                let away = pause(random);
+                // Who is first to die and to be back is another one each time.
+                let nodes = shuffled(nodes, random);
+                self.kill(&nodes, away).await?;
             }
             Kind::StopProxy | Kind::StopIntermediate => freeze(&nodes, frozen(random)).await,
             Kind::RestartProxy | Kind::RestartIntermediate => {
@@ -218,17 +226,20 @@ impl World {
     }
 
     async fn kill(&self, nodes: &[&Node], away: Duration) -> anyhow::Result<()> {
-        for node in nodes {
-            node.kill().await;
-        }
+        Node::kill_all(nodes).await;
         sleep(away).await;
         for node in nodes {
             node.start()?;
         }
-        for node in nodes {
-            if let Some(took) = node.ready(READY).await {
-                node.ledger().starts.push(took);
+        let born = Instant::now();
+        let mut starting = nodes.to_vec();
+        while !starting.is_empty() && born.elapsed() < READY {
+            for place in (0..starting.len()).rev() {
+                if starting[place].is_ready().await {
+                    starting.swap_remove(place).ledger().starts.push(born.elapsed());
+                }
             }
+            sleep(ASK).await;
         }
         Ok(())
     }
@@ -262,6 +273,7 @@ impl World {
             sleep(time).await;
             return self.disk.empty();
         }
+        self.miss("disk-full: no tmpfs can be mounted; the store is started with a reserve that no disk has");
         self.intermediate.set_flags(vec!["--data-reserve".to_owned(), ALL_OF_IT.to_owned()]);
         self.restart(&self.intermediate).await?;
         sleep(time).await;
@@ -270,16 +282,17 @@ impl World {
     }
 
     async fn jump(&self, random: &mut Random) -> anyhow::Result<()> {
-        if faketime().is_none() {
-            let mut unavailable = list(&self.unavailable);
-            if unavailable.is_empty() {
-                unavailable.push("clock-jump: libfaketime is not installed".to_owned());
-            }
-            return Ok(());
-        }
         let secs = i64::try_from(random.between(1, 20)).unwrap_or_default();
         self.intermediate.move_clock(if random.chance(50) { secs } else { -secs });
         self.kill(&[&self.intermediate], pause(random)).await
+    }
+
+    /// Something cannot be done on this machine.
+    fn miss(&self, what: &str) {
+        let mut unavailable = list(&self.unavailable);
+        if unavailable.iter().all(|known| known != what) {
+            unavailable.push(what.to_owned());
+        }
     }
 
     fn trouble(&self, text: String) {
@@ -301,6 +314,13 @@ impl World {
             Part::Proxy(_) | Part::Intermediate | Part::Disk => None,
         }
     }
+}
+
+fn shuffled<T>(mut all: Vec<T>, random: &mut Random) -> Vec<T> {
+    for last in (1..all.len()).rev() {
+        all.swap(last, random.index(last + 1));
+    }
+    all
 }
 
 fn list(list: &Mutex<Vec<String>>) -> MutexGuard<'_, Vec<String>> {

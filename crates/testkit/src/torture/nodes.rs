@@ -156,6 +156,18 @@ impl Node {
         }
     }
 
+    /// Ends all of them at the same moment.
+    pub(crate) async fn kill_all(nodes: &[&Self]) {
+        let mut dying: Vec<_> = nodes.iter().filter_map(|node| node.take()).collect();
+        for child in &mut dying {
+            // It fails only when the process has just ended.
+            child.start_kill().ok();
+        }
+        for mut child in dying {
+            child.wait().await.ok();
+        }
+    }
+
     /// Ends it as an operator would. What went wrong with that is the error.
     pub(crate) async fn stop(&self) -> Result<(), String> {
         let Some(mut child) = self.take() else { return Ok(()) };
@@ -185,12 +197,17 @@ impl Node {
     pub(crate) async fn ready(&self, within: Duration) -> Option<Duration> {
         let began = Instant::now();
         while began.elapsed() < within {
-            if self.get("/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200 ")) {
+            if self.is_ready().await {
                 return Some(began.elapsed());
             }
             sleep(Duration::from_millis(20)).await;
         }
         None
+    }
+
+    /// Whether it says now that it is ready.
+    pub(crate) async fn is_ready(&self) -> bool {
+        self.get("/readyz").await.is_some_and(|answer| answer.starts_with("HTTP/1.1 200 "))
     }
 
     /// Looks whether it still runs: how it ended, if it did so by itself. Then it is started again after a moment.
