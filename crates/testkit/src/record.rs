@@ -191,7 +191,9 @@ pub enum What {
     /// Something is about to be done to the cluster, told in words: `kill proxy 1`, `cut link 0`. The checker knows these words
     /// in `kind`: `kill` (a process ends without warning), `restart`, `graceful`, `rolling`, `term` (a process is stopped in
     /// order: its clients' wills wait for their return), `disk` and `full` (the store may have no room), `clock` (a
-    /// clock jumps: no expiry is certain any more). `rolling restart` lasts from its `Fault` to its `Healed`.
+    /// clock jumps: no expiry is certain around it). `rolling restart` lasts from its `Fault` to its `Healed`. Of `target` it
+    /// knows `proxy N`, `inner link N` and `client link N`, also several with commas between them: those excuse only what
+    /// clients of these proxies saw. Every other target may have touched everything.
     Fault {
         kind: String,
         target: String,
@@ -272,23 +274,32 @@ impl Default for Recorder {
 }
 
 impl MessageId {
-    /// The payload by which it is known again, filled up to `bytes`.
+    /// The payload by which it is known again, filled up to `bytes`, with its length in it.
     #[must_use]
     pub fn payload(&self, bytes: usize) -> Vec<u8> {
-        let mut payload = format!("{} {} ", self.publisher, self.number).into_bytes();
-        if payload.len() < bytes {
-            payload.resize(bytes, b'.');
-        }
+        let mut payload = format!("{} {} {bytes} ", self.publisher, self.number).into_bytes();
+        let filler = (payload.len()..bytes).map(|place| self.filler(place));
+        payload.extend(filler.collect::<Vec<_>>());
         payload
     }
 
-    /// What [`payload`](Self::payload) says; `None` if it is nothing that this made.
+    /// What is at a place of the payload: differs from message to message, and from place to place.
+    fn filler(&self, place: usize) -> u8 {
+        const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
+        let number = usize::try_from(self.number % 26).unwrap_or_default();
+        LETTERS[(number + place) % LETTERS.len()]
+    }
+
+    /// What [`payload`](Self::payload) says; `None` if it is nothing that this made, or not as this made it to the last byte.
     #[must_use]
     pub fn parse(payload: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(payload).ok()?;
         let (publisher, rest) = text.split_once(' ')?;
-        let (number, _) = rest.split_once(' ')?;
-        Some(Self { publisher: publisher.to_owned(), number: number.parse().ok()? })
+        let (number, rest) = rest.split_once(' ')?;
+        let (bytes, _) = rest.split_once(' ')?;
+        let message = Self { publisher: publisher.to_owned(), number: number.parse().ok()? };
+        let bytes = bytes.parse().ok().filter(|&bytes| bytes <= payload.len())?;
+        (message.payload(bytes) == payload).then_some(message)
     }
 }
 
@@ -340,5 +351,18 @@ mod tests {
             assert_eq!(MessageId::parse(&payload), Some(message.clone()));
         }
         assert_eq!(MessageId::parse(b"foreign"), None);
+    }
+
+    #[test]
+    fn a_payload_that_was_harmed_is_none() {
+        let message = MessageId { publisher: "p1".to_owned(), number: 41 };
+        let payload = message.payload(200);
+        assert_eq!(MessageId::parse(&payload[..199]), None);
+        assert_eq!(MessageId::parse(&[payload.clone(), b"x".to_vec()].concat()), None);
+        let mut moved = payload.clone();
+        moved.swap(150, 151);
+        assert_eq!(MessageId::parse(&moved), None);
+        let other = MessageId { number: 42, ..message }.payload(200);
+        assert_eq!(MessageId::parse(&[&payload[..100], &other[100..]].concat()), None);
     }
 }
