@@ -6,7 +6,7 @@
 //!
 //! - `world`: the history by connection, message and arrival; `sessions`: lives of sessions and their subscriptions
 //! - `faults`: what was done to the cluster, and when
-//! - `owed`: who must receive what; the rules `lost`, `liveness`
+//! - `owed`: who must receive what; the rules `lost`, `liveness`; `gaps`: what of it did not come before something else did
 //! - the other files: the rule that they are named after
 //! - `summary`: what happened, in figures
 
@@ -24,6 +24,7 @@ use crate::record::Event;
 
 mod answered;
 mod faults;
+mod gaps;
 mod invented;
 mod order;
 mod owed;
@@ -57,6 +58,12 @@ const PATIENCE: u64 = 30 * SECOND;
 
 /// For the difference between what a client sees and when it happened, where both are certain to be close.
 const MARGIN: u64 = SECOND;
+
+/// How long servers may take to find each other again after a fault: a lease, and to connect.
+const AFTER_FAULT: u64 = 10 * SECOND;
+
+/// How long what was done may take to come where it matters when nothing is wrong but the machine is busy.
+const SOON: u64 = 3 * SECOND;
 
 /// How far around a fault a server may have taken a connection for dead, or for alive.
 const AROUND_FAULT: u64 = 15 * SECOND;
@@ -175,6 +182,7 @@ pub fn check(events: &[Event]) -> Verdict {
     let sessions = Sessions::new(&world);
     let mut findings = Findings { events, violations: Vec::new(), counts: BTreeMap::new() };
     let owed = owed::check(&world, &sessions, &mut findings);
+    gaps::check(&world, &sessions, &mut findings);
     repeated::check(&world, &sessions, &mut findings);
     order::check(&world, &sessions, &mut findings);
     unsubscribed::check(&world, &sessions, &mut findings);

@@ -210,6 +210,7 @@ impl Load {
     /// Writes down that no fault is left and none will come.
     pub fn all_healed(&self) {
         self.office.recorder.record(What::AllHealed);
+        self.office.ledger().all_healed();
     }
 
     /// What was done so far.

@@ -1,18 +1,22 @@
 //! What was done to the cluster, and when.
 //!
-//! Owns the pairing of a fault with its end. Knows some words of their kinds, nothing of what they do.
+//! Owns the pairing of a fault with its end. Knows some words of their kinds and targets, nothing of what they do.
 
 use crate::record::{Event, What};
 
 /// Words of faults that stop a process in order.
 const GRACEFUL: [&str; 4] = ["restart", "graceful", "rolling", "term"];
 
+/// What targets of one proxy are called: the process, its link to the store, and the one to its clients.
+const OF_A_PROXY: [&str; 3] = ["proxy ", "inner link ", "client link "];
+
+/// A clock jumps at once; one that takes longer starts a process anew, which reads the clock then.
+const AT_ONCE: u64 = super::SECOND / 20;
+
 /// All faults of a history.
 #[derive(Debug, Default)]
 pub(super) struct Faults<'a> {
     pub(super) all: Vec<Fault<'a>>,
-    /// Whether no time that a server measures is certain.
-    pub(super) clocks_jump: bool,
 }
 
 /// Something that was done.
@@ -49,8 +53,7 @@ impl<'a> Faults<'a> {
                 _ => {}
             }
         }
-        let clocks_jump = all.iter().any(|fault| fault.kind.contains("clock"));
-        Self { all, clocks_jump }
+        Self { all }
     }
 
     /// Those that were there at any time from `from` to `until`, and shortly before or after.
@@ -61,13 +64,42 @@ impl<'a> Faults<'a> {
         })
     }
 
-    /// Whether there was any.
-    pub(super) fn any_around(&self, from: u64, until: u64) -> bool {
-        self.around(from, until).next().is_some()
+    /// Those at any time from `from` to `until` that a client of `proxy` may notice: of that proxy, of its links, and of
+    /// the store.
+    pub(super) fn touching(
+        &self,
+        proxy: usize,
+        from: u64,
+        until: u64,
+    ) -> impl Iterator<Item = &Fault<'a>> {
+        let there = move |fault: &&Fault<'_>| fault.from <= until && from <= fault.until;
+        self.all.iter().filter(there).filter(move |fault| fault.touches(proxy))
+    }
+
+    /// Whether what is measured by clocks from `from` to `until` may seem shorter or longer than it is. A process that did
+    /// not start anew in a jump may do so at any time later.
+    pub(super) fn clocks_jump(&self, from: u64, until: u64) -> bool {
+        let mut jumps = self.all.iter().filter(|fault| fault.kind.contains("clock"));
+        jumps.any(|jump| {
+            let lasts = jump.until > jump.from.saturating_add(AT_ONCE);
+            jump.from <= until && (!lasts || from <= jump.until)
+        })
+    }
+
+    /// Whether clocks may have gone back before `until`: then everything may last longer from then on.
+    pub(super) fn clocks_jumped(&self, until: u64) -> bool {
+        self.all.iter().any(|fault| fault.kind.contains("clock") && fault.from <= until)
     }
 }
 
 impl Fault<'_> {
+    /// Whether a client of this proxy may notice it: only a target that is surely another one cannot be noticed.
+    pub(super) fn touches(&self, proxy: usize) -> bool {
+        self.target.split(", ").any(|part| {
+            let number = OF_A_PROXY.iter().find_map(|name| part.strip_prefix(name));
+            number.and_then(|number| number.parse().ok()).is_none_or(|other: usize| other == proxy)
+        })
+    }
     /// Whether it stops a process that can still say that it stops.
     pub(super) fn is_graceful(&self) -> bool {
         GRACEFUL.iter().any(|word| self.kind.contains(word))

@@ -1,4 +1,5 @@
-//! Rule `order`: what one connection publishes to one topic at one QoS comes in that order to each session.
+//! Rule `order`: what one connection publishes to one topic at one QoS comes in that order to each session; and what a
+//! client published after another message was acknowledged, on whichever connection, comes after that.
 //!
 //! Of each message its first live arrival counts. What may have come through a group is left out, and what was sent
 //! again before it came, unless the session was there when it was sent first and its first copy cannot have been dropped.
@@ -50,6 +51,7 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
         }
     }
     arrived.sort_unstable();
+    across(world, sessions, &arrived, findings);
     let mut newest: Option<(Lane, usize, usize)> = None;
     for (lane, event, number) in arrived {
         let before = newest.filter(|(of, _, _)| *of == lane);
@@ -67,10 +69,45 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
     }
 }
 
+/// Across the connections of a publisher: what was acknowledged before another was published comes first.
+fn across(
+    world: &World<'_>,
+    sessions: &Sessions<'_>,
+    arrived: &[(Lane, usize, usize)],
+    findings: &mut Findings<'_>,
+) {
+    let of_client = |&((life, conn, topic, qos, granted), event, number): &(Lane, _, _)| {
+        ((life, world.conns[conn].client, topic, qos, granted), event, number)
+    };
+    let mut arrived: Vec<_> = arrived.iter().map(of_client).collect();
+    arrived.retain(|&((_, _, _, qos, granted), ..)| qos.min(granted) > 0);
+    arrived.sort_unstable();
+    let mut newest: Option<(Lane, usize, usize)> = None;
+    for (lane, event, number) in arrived {
+        let message = &world.messages[number];
+        let before = newest.filter(|(of, _, _)| *of == lane);
+        let Some((_, earlier, newer)) = before else {
+            newest = Some((lane, event, number));
+            continue;
+        };
+        let newer = &world.messages[newer];
+        if newer.first < message.first {
+            newest = Some((lane, event, number));
+        }
+        let done = message.acked.is_some_and(|acked| acked < newer.first);
+        if done && message.sends == 1 && message.first_conn != newer.first_conn {
+            let client = world.conns[sessions.lives[lane.0].conns[0]].client_id;
+            let topic = world.topics.names[message.topic];
+            let what = || format!("{message} came after {newer} to {client} under {topic}");
+            findings.add(Rule::Order, what, &[message.first, newer.first, earlier, event]);
+        }
+    }
+}
+
 /// Whether it came on a connection when one of its session was there already that may be newer: what is on its way on the
 /// one says nothing of what comes on the other. An answer that came first need not be the answer to who was first: only who
 /// connected after the other was answered surely is newer.
-fn is_late(world: &World<'_>, conns: &[usize], arrival: &Arrival) -> bool {
+pub(super) fn is_late(world: &World<'_>, conns: &[usize], arrival: &Arrival) -> bool {
     let from = world.conns[arrival.conn].connect;
     let others = conns.iter().filter(|&&conn| conn != arrival.conn);
     let mut connected = others.filter_map(|&conn| world.conns[conn].connected);

@@ -160,7 +160,8 @@ fn may_expire(
     if secs < SHORT_EXPIRY
         || !world.stays(conn)
         || world.at(acked) > published + SECOND
-        || world.faults.any_around(published, expires)
+        || world.is_disturbed(conn, published, expires)
+        || world.is_disturbed(message.first_conn, published, expires)
     {
         return true;
     }

@@ -85,7 +85,8 @@ fn before(world: &World<'_>, number: usize, connected: Connected) -> Before {
 
 /// Whether the session of `other` may be there for `conn`.
 fn may_last(world: &World<'_>, other: &Conn<'_>, conn: &Conn<'_>) -> bool {
-    if other.expiry_secs == 0 || other.expiry_secs == u32::MAX || world.faults.clocks_jump {
+    let jumped = world.faults.clocks_jumped(world.at(conn.connect));
+    if other.expiry_secs == 0 || other.expiry_secs == u32::MAX || jumped {
         return other.expiry_secs > 0;
     }
     // A server may notice the end later than the client.
@@ -107,6 +108,6 @@ pub(super) fn may_have_expired(world: &World<'_>, other: &Conn<'_>, connected: C
         return false;
     }
     let lasts = (u64::from(other.expiry_secs) * SECOND).saturating_sub(MARGIN);
-    let alive = world.at(other.proof);
-    world.faults.clocks_jump || world.at(connected.event) >= alive.saturating_add(lasts)
+    let (alive, again) = (world.at(other.proof), world.at(connected.event));
+    world.faults.clocks_jump(alive, again) || again >= alive.saturating_add(lasts)
 }

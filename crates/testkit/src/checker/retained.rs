@@ -13,6 +13,9 @@ use super::{Findings, PATIENCE, Rule, SECOND};
 /// How long a clean session remembers what came live.
 const MEMORY: u64 = 5 * SECOND;
 
+/// How long the answer to a SUBSCRIBE may take to be read from the store when nothing is wrong, and nobody reads slowly.
+const READ: u64 = 10 * SECOND;
+
 /// The retained messages of a topic.
 #[derive(Debug, Default)]
 struct Topic {
@@ -204,7 +207,7 @@ fn is_over(world: &World<'_>, asked: &Asked, arrival: &Arrival) -> bool {
     let (from, until) = (world.at(asked.event), world.at(arrival.event));
     asked.conn == arrival.conn
         && asked.answer.is_some_and(|(answer, _)| world.at(answer) + PATIENCE < until)
-        && !world.faults.any_around(from, until)
+        && !world.is_disturbed(asked.conn, from, until)
 }
 
 /// Whether a subscription to the topic lasted from one arrival to another.
@@ -243,7 +246,8 @@ fn missing(
                     continue;
                 };
                 let Some(version) = topic.newest_before(asked.event) else { continue };
-                if code == 0 || !is_due(world, sessions, topic, version) {
+                let read = (asked, answer);
+                if code == 0 || !is_due(world, sessions, (topic, version), read) {
                     continue;
                 }
                 let message = &world.messages[version];
@@ -265,8 +269,13 @@ fn missing(
     }
 }
 
-/// Whether whoever subscribed after this version was acknowledged surely gets it, or a newer one.
-fn is_due(world: &World<'_>, sessions: &Sessions<'_>, topic: &Topic, version: usize) -> bool {
+/// Whether who asked after this version was acknowledged surely gets it, or a newer one.
+fn is_due(
+    world: &World<'_>,
+    sessions: &Sessions<'_>,
+    (topic, version): (&Topic, usize),
+    (asked, answer): (&Asked, usize),
+) -> bool {
     let message: &Message<'_> = &world.messages[version];
     let first = |version: usize| world.messages[version].first;
     let place = topic.versions.partition_point(|&other| first(other) < message.first);
@@ -277,5 +286,13 @@ fn is_due(world: &World<'_>, sessions: &Sessions<'_>, topic: &Topic, version: us
         let other = &world.messages[other];
         !other.empty && other.expiry_secs.is_none() && other.qos > 0
     };
-    before.iter().all(replaced) && from_it.iter().all(stays)
+    // Whatever takes its place must not do so before it was read.
+    let gone = from_it.iter().copied().find(|other| !stays(other)).map(first);
+    let read = world.at(answer).saturating_add(READ);
+    let in_time = |gone: usize| {
+        world.at(gone) > read
+            && world.is_open_at(asked.conn, gone)
+            && !world.is_disturbed(asked.conn, world.at(asked.event), read)
+    };
+    before.iter().all(replaced) && gone.is_none_or(in_time)
 }

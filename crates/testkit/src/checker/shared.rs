@@ -152,7 +152,9 @@ fn twice(
             // In a fault the store may have lost sight of a member that is still served, and what it confirmed last.
             (1, 1) => {
                 let (from, until) = (world.at(message.first), world.at(second.event));
-                stays_connected(world, first, second) && !world.faults.any_around(from, until)
+                let disturbed = |conn: usize| world.is_disturbed(conn, from, until);
+                let conns = [first.conn, second.conn, message.first_conn];
+                stays_connected(world, first, second) && !conns.into_iter().any(disturbed)
             }
             _ => false,
         });

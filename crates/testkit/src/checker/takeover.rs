@@ -1,7 +1,7 @@
 //! Rule `takeover`: of one client identifier there is one connection, the newest, and only who was followed by another is
 //! told so.
 
-use super::world::{Conn, Connected, World};
+use super::world::{Conn, World};
 use super::{Findings, Rule, SECOND};
 use crate::record::End;
 
@@ -50,12 +50,12 @@ fn told(world: &World<'_>, number: usize, findings: &mut Findings<'_>) {
 }
 
 /// The connection that surely followed each one first.
-fn followers(world: &World<'_>) -> Vec<Option<Connected>> {
+fn followers(world: &World<'_>) -> Vec<Option<usize>> {
     let follower = |conn: &Conn<'_>| {
         let connected = conn.connected?;
         let of_client = &world.clients[conn.client];
         let next = of_client.partition_point(|&other| world.conns[other].connect < connected.event);
-        of_client[next..].iter().find_map(|&other| world.conns[other].connected)
+        of_client[next..].iter().copied().find(|&other| world.conns[other].connected.is_some())
     };
     world.conns.iter().map(follower).collect()
 }
@@ -65,12 +65,15 @@ fn served(world: &World<'_>, findings: &mut Findings<'_>) {
     let followers = followers(world);
     for arrival in world.arrivals() {
         let message = &world.messages[arrival.message];
-        let Some(newer) = followers[arrival.conn].filter(|_| message.will_of.is_none()) else {
+        let Some(follower) = followers[arrival.conn].filter(|_| message.will_of.is_none()) else {
             continue;
         };
-        let from = world.at(newer.event);
-        if world.at(message.first) <= from.saturating_add(GRACE)
-            || world.faults.any_around(from, world.at(arrival.event))
+        let Some(newer) = world.conns[follower].connected else { continue };
+        let (from, published) = (world.at(newer.event), world.at(message.first));
+        let came = world.at(arrival.event);
+        if published <= from.saturating_add(GRACE)
+            || world.is_disturbed(arrival.conn, published, came)
+            || world.is_disturbed(follower, published, came)
         {
             continue;
         }

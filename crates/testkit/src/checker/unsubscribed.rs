@@ -1,7 +1,8 @@
-//! Rule `unsubscribed`: nothing comes that the session did not ask for, or that was published after it had stopped asking.
+//! Rule `unsubscribed`: nothing comes that the session did not ask for, or that was published after it had stopped asking,
+//! or acknowledged before it began.
 
-use super::sessions::{Chain, Sessions};
-use super::world::World;
+use super::sessions::{Chain, Copy, Sessions};
+use super::world::{Arrival, World};
 use super::{Findings, Rule};
 use crate::record::What;
 
@@ -29,6 +30,7 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
             of = if found { None } else { sessions.lives[life].earlier };
         }
         if found {
+            too_late(world, sessions, (life, arrival), findings);
             continue;
         }
         let client = world.conns[arrival.conn].client_id;
@@ -41,6 +43,36 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
         findings.add(Rule::Unsubscribed, what, &shown);
     }
     deletions(world, sessions, findings);
+}
+
+/// What came live to a session was not done before the session asked for anything like it: it would be another one's. Only of
+/// sessions in the store: on its way to a proxy where nobody had to have it, a message meets who subscribes there meanwhile.
+fn too_late(
+    world: &World<'_>,
+    sessions: &Sessions<'_>,
+    (life, arrival): (usize, &Arrival),
+    findings: &mut Findings<'_>,
+) {
+    let message = &world.messages[arrival.message];
+    let Some(acked) = message.acked.filter(|&acked| message.last < acked) else { return };
+    // Of what was sent again a copy may still be on its way when the other is acknowledged.
+    let stored = |&conn: &usize| world.conns[conn].expiry_secs > 0;
+    if message.sends > 1
+        || !sessions.lives[life].conns.iter().all(stored)
+        || sessions.lives[life].earlier.is_some()
+        || sessions.may_be_shared(life, message.topic)
+        || sessions.copy(world, arrival) != Copy::Live
+    {
+        return;
+    }
+    let asked = sessions.matching(life, message.topic).map(Chain::begun).min();
+    let Some(asked) = asked.filter(|&asked| acked < asked) else { return };
+    let client = world.conns[arrival.conn].client_id;
+    let topic = world.topics.names[message.topic];
+    let what = || {
+        format!("{message} came to {client}, whose session subscribed to {topic} when it was done")
+    };
+    findings.add(Rule::Unsubscribed, what, &[message.first, acked, asked, arrival.event]);
 }
 
 /// Deletions of retained messages, of which nothing is known but the topic.

@@ -8,11 +8,15 @@
 use super::owed::{first_arrival, judge_wait, kept};
 use super::sessions::{Chain, Copy, Sessions};
 use super::world::{Arrival, Message, World};
-use super::{AROUND_FAULT, Findings, MARGIN, PATIENCE, Rule, SECOND};
+use super::{AROUND_FAULT, Findings, MARGIN, Rule, SECOND, SOON};
 use crate::record::End;
 
 /// "Server shutting down".
 const SHUTTING_DOWN: u8 = 0x8B;
+
+/// How long a will may take that is due when nothing is wrong: a lease, or until a server notices that its client is gone, and
+/// the start of the store. Clients wait so long for one.
+const WILL: u64 = 15 * SECOND;
 
 /// What is to become of a will.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +34,7 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
     for (number, message) in world.messages.iter().enumerate() {
         let Some(conn) = message.will_of else { continue };
         once(world, sessions, number, findings);
-        match fate(world, sessions, conn) {
+        match fate(world, sessions, (number, conn)) {
             Fate::Never(why) => never(world, (number, conn), why, findings),
             Fate::Comes(due) => comes(world, sessions, (number, conn), due, &kept, findings),
             Fate::Either => {}
@@ -46,35 +50,36 @@ fn delay(world: &World<'_>, conn: usize) -> u64 {
     u64::from(secs) * SECOND
 }
 
-fn fate(world: &World<'_>, sessions: &Sessions<'_>, number: usize) -> Fate {
+fn fate(world: &World<'_>, sessions: &Sessions<'_>, (will, number): (usize, usize)) -> Fate {
     let conn = &world.conns[number];
-    let begun = world.at(conn.connect);
     if conn.connected.is_none() {
         return Fate::Either;
     }
     let Some((ended, how)) = conn.ended.filter(|(ended, _)| *ended < world.end) else {
-        let disturbed = world.faults.any_around(begun, world.end_at())
+        let came = world.arrivals_of(will).first().map_or(0, |arrival| world.at(arrival.event));
+        let disturbed = world.is_disturbed(number, came, came)
             || world.rivals(number, u64::MAX).next().is_some();
         let fate = Fate::Never("whose connection lived to the end");
         return if disturbed { Fate::Either } else { fate };
     };
     let over = world.at(ended);
     if *how == End::Left(0) {
-        let disturbed = world.faults.any_around(over, over)
+        let disturbed = world.is_disturbed(number, over, over)
             || world.rivals(number, over.saturating_add(MARGIN)).next().is_some();
         let fate = Fate::Never("which had left with DISCONNECT");
         return if disturbed { Fate::Either } else { fate };
     }
     let delay = delay(world, number);
-    let mut full = world.faults.around(over, world.end_at());
+    let mut full = world.faults.around(over, over.saturating_add(delay));
     if full.any(super::faults::Fault::fills_the_store) {
         return Fate::Either;
     }
     let back = |within: u64| world.rivals(number, over.saturating_add(within)).next().is_some();
     if delay == 0 {
-        let mut around = world.faults.around(over, over);
+        let (from, until) = (over.saturating_sub(SOON), over.saturating_add(AROUND_FAULT));
+        let mut stops = world.faults.touching(conn.proxy, from, until);
         let graceful =
-            *how == End::Sent(SHUTTING_DOWN) || around.any(super::faults::Fault::is_graceful);
+            *how == End::Sent(SHUTTING_DOWN) || stops.any(super::faults::Fault::is_graceful);
         let called_off = graceful && back(AROUND_FAULT);
         return if called_off { Fate::Either } else { Fate::Comes(over + graceful_wait(graceful)) };
     }
@@ -99,7 +104,8 @@ fn resumed_in_time(world: &World<'_>, sessions: &Sessions<'_>, conn: usize, dela
     let Some(next) = next.map(|&next| &world.conns[next]) else { return false };
     let Some((this, back)) = world.conns[conn].connected.zip(next.connected) else { return false };
     let due = world.at(world.conns[conn].proof).saturating_add(delay);
-    next.connect > this.event && world.at(back.event) + MARGIN < due && !world.faults.clocks_jump
+    let (proof, again) = (world.at(world.conns[conn].proof), world.at(back.event));
+    next.connect > this.event && again + MARGIN < due && !world.faults.clocks_jump(proof, again)
 }
 
 fn never(
@@ -132,7 +138,7 @@ fn comes(
         return;
     }
     let due = due.max(world.healed.unwrap_or(0));
-    if message.qos == 0 || due.saturating_add(PATIENCE) > world.end_at() {
+    if message.qos == 0 || due.saturating_add(WILL) > world.end_at() {
         return;
     }
     let mut last = None;
@@ -192,8 +198,8 @@ fn early(world: &World<'_>, (number, of): (usize, usize), findings: &mut Finding
     if !delayed
         || came.saturating_add(MARGIN) >= due
         || conn.ended.is_none_or(|(ended, how)| ended > world.end || *how == End::Left(0))
-        || world.faults.clocks_jump
-        || world.faults.any_around(world.at(conn.connect), came)
+        || world.faults.clocks_jump(world.at(conn.proof), came)
+        || world.is_disturbed(of, world.at(conn.proof), came)
         || world.rivals(of, came).next().is_some()
     {
         return;

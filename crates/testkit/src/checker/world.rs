@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::SECOND;
 use super::faults::Faults;
+use super::{AFTER_FAULT, SECOND, SOON};
 use crate::record::{ConnId, End, Event, MessageId, What, Will};
 
 /// How long a CONNECT without an answer may still take effect after its client gave it up: a process that stood still reads
@@ -54,6 +54,7 @@ pub(super) struct Conn<'a> {
     pub(super) client: usize,
     pub(super) client_id: &'a str,
     pub(super) version: u8,
+    pub(super) proxy: usize,
     pub(super) clean_start: bool,
     pub(super) expiry_secs: u32,
     pub(super) will: Option<&'a Will>,
@@ -145,7 +146,7 @@ impl<'a> World<'a> {
     }
 
     fn connect(&mut self, place: usize, client: usize) {
-        let What::Connect { conn, client_id, version, clean_start, expiry_secs, will, .. } =
+        let What::Connect { conn, client_id, version, proxy, clean_start, expiry_secs, will } =
             &self.events[place].what
         else {
             return;
@@ -160,6 +161,7 @@ impl<'a> World<'a> {
             client,
             client_id,
             version: *version,
+            proxy: *proxy,
             clean_start: *clean_start,
             expiry_secs: *expiry_secs,
             will: will.as_ref(),
@@ -368,14 +370,22 @@ impl<'a> World<'a> {
             && connect < self.conns[later].connect
             && (expiry_secs, will) == (0, None)
             && begun <= until
-            && self.faults.any_around(self.at(connect), begun)
+            && self.is_disturbed(conn, self.at(connect), self.at(connect))
     }
 
     /// Whether the store may not have heard of one that was answered: it was away from its proxy, and is still, or the proxy
     /// died before it came back.
     pub(super) fn may_be_untold(&self, conn: usize, until: u64) -> bool {
         let Conn { expiry_secs, will, connect, .. } = self.conns[conn];
-        (expiry_secs, will) == (0, None) && self.faults.any_around(self.at(connect), until)
+        let connect = self.at(connect);
+        (expiry_secs, will) == (0, None) && self.is_disturbed(conn, connect, connect.min(until))
+    }
+
+    /// Whether a fault that a connection may notice was there at any time from `from` to `until`, shortly after, or before
+    /// so that servers may not have found each other again.
+    pub(super) fn is_disturbed(&self, conn: usize, from: u64, until: u64) -> bool {
+        let (from, until) = (from.saturating_sub(AFTER_FAULT), until.saturating_add(SOON));
+        self.faults.touching(self.conns[conn].proxy, from, until).next().is_some()
     }
 
     /// Other connections of the same client that may have taken effect after this one's CONNECT, and were begun up to `until`.

@@ -51,6 +51,8 @@ pub(super) struct Driver<N> {
     doubtful: bool,
     /// The will of the present connection.
     will: Option<Will>,
+    /// The will of the last one, if it is called off when the session goes on in time.
+    delayed: Option<Will>,
     /// When the present bout ends.
     pub bout_until: Option<tokio::time::Instant>,
 }
@@ -70,6 +72,7 @@ impl<N: Network> Driver<N> {
             anew: false,
             doubtful: false,
             will: None,
+            delayed: None,
             bout_until: None,
         }
     }
@@ -202,6 +205,9 @@ impl<N: Network> Driver<N> {
         if session_present && line.connect.clean_start {
             self.violated(conn, "a session after a clean start [MQTT-3.2.2-2]".to_owned());
         }
+        if let Some(will) = self.delayed.take().filter(|_| session_present) {
+            self.office.ledger().called_off(&will.message);
+        }
         if !session_present {
             self.forget();
         } else if self.doubtful {
@@ -235,19 +241,19 @@ impl<N: Network> Driver<N> {
 
     /// Writes down that a connection is over, before anybody else can know.
     pub(super) fn ended(&mut self, line: &Line<N::Stream>, how: End) {
-        let abnormal = matches!(how, End::Dropped | End::Broken | End::Left(0x04));
+        let abnormal = how != End::Left(0x00);
         self.office.recorder.record(What::Ended { conn: line.conn, how });
         self.over(line, abnormal);
     }
 
     /// What follows from the end of a connection.
     fn over(&mut self, line: &Line<N::Stream>, abnormal: bool) {
-        let immediate = |will: &Will| {
-            will.qos > 0 && (will.delay_secs == 0 || line.connect.session_expiry_secs == 0)
-        };
-        if let Some(will) = self.will.take().filter(|will| abnormal && immediate(will)) {
-            let topic = TopicName::new(will.topic).expect("it was sent");
-            self.office.ledger().due(will.message, &topic);
+        if let Some(will) = self.will.take().filter(|will| abnormal && will.qos > 0) {
+            let topic = TopicName::new(will.topic.as_str()).expect("it was sent");
+            let delay = will.delay_secs.min(line.connect.session_expiry_secs);
+            let after = Duration::from_secs(u64::from(delay));
+            self.office.ledger().due(will.message.clone(), &topic, after);
+            self.delayed = Some(will).filter(|_| delay > 0);
         }
         if line.connect.session_expiry_secs == 0 {
             self.forget();

@@ -12,8 +12,11 @@ use super::Counts;
 use super::client::{Arrival, Content};
 use crate::record::{ConnId, MessageId};
 
-/// How long a will may take that is due: the lease of a proxy that died, and the restart of the store.
-const WILL: Duration = Duration::from_secs(12);
+/// How long a will may take that is due, or was when a fault was healed: the lease of a proxy that died, and the restart of
+/// the store. The checker judges what took longer.
+const WILL: Duration = Duration::from_secs(16);
+/// How long after it was due a will is waited for again when all faults are healed.
+const STILL_DUE: Duration = Duration::from_secs(60);
 
 /// Shared by all clients.
 #[derive(Debug, Default)]
@@ -122,17 +125,32 @@ impl Ledger {
         }
     }
 
-    /// A last will is probably due from now on. A client cannot know: a proxy that stops in order lets it wait, and its
+    /// A last will is probably due after `delay`. A client cannot know: a proxy that stops in order lets it wait, and its
     /// client's return calls it off.
-    pub(super) fn due(&mut self, message: MessageId, topic: &TopicName) {
+    pub(super) fn due(&mut self, message: MessageId, topic: &TopicName, delay: Duration) {
         let heard = std::mem::take(&mut self.heard);
         self.owe(message.clone(), topic, true);
         if let Some(open) = self.open.get_mut(&message) {
-            open.until = Some(Instant::now() + WILL);
+            open.until = Some(Instant::now() + delay + WILL);
             open.owed.retain(|&(slot, _)| !heard.contains(&(slot, message.clone())));
             self.tidy(&message);
         }
         self.heard = heard;
+    }
+
+    /// A client's session goes on: what was to come when its delay is over is not.
+    pub(super) fn called_off(&mut self, message: &MessageId) {
+        self.open.remove(message);
+    }
+
+    /// No fault is left: what held wills up is over.
+    pub(super) fn all_healed(&mut self) {
+        let now = Instant::now();
+        for until in self.open.values_mut().filter_map(|open| open.until.as_mut()) {
+            if *until + STILL_DUE > now {
+                *until = (*until).max(now + WILL);
+            }
+        }
     }
 
     fn owe(&mut self, message: MessageId, topic: &TopicName, acknowledged: bool) {
@@ -198,7 +216,7 @@ impl Ledger {
     fn tidy(&mut self, message: &MessageId) {
         if let Some(open) = self.open.get(message)
             && open.acknowledged
-            && !self.is_owed(open)
+            && !open.owed.iter().any(|&owed| self.is_current(owed))
         {
             self.open.remove(message);
         }

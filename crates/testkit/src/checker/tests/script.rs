@@ -190,12 +190,21 @@ impl Script {
         self.receive(conn, Item { publisher, ..item(number, topic, qos) })
     }
 
+    /// A fault of the proxy that all clients are connected to.
     pub(super) fn fault(&mut self, kind: &str) -> usize {
-        self.put(What::Fault { kind: kind.to_owned(), target: "proxy 1".to_owned() })
+        self.fault_of(kind, "proxy 0")
+    }
+
+    pub(super) fn fault_of(&mut self, kind: &str, target: &str) -> usize {
+        self.put(What::Fault { kind: kind.to_owned(), target: target.to_owned() })
     }
 
     pub(super) fn healed(&mut self, kind: &str) -> usize {
-        self.put(What::Healed { kind: kind.to_owned(), target: "proxy 1".to_owned() })
+        self.healed_of(kind, "proxy 0")
+    }
+
+    pub(super) fn healed_of(&mut self, kind: &str, target: &str) -> usize {
+        self.put(What::Healed { kind: kind.to_owned(), target: target.to_owned() })
     }
 
     /// The end, a minute after what was last.
