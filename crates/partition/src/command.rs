@@ -59,6 +59,12 @@ pub struct Attach {
     pub holder: Holder,
     /// Whether an earlier session ends `[MQTT-3.1.2-4]`.
     pub clean_start: bool,
+    /// When the connection began, if its client was served before it was asked for; else that is now. Such a connection
+    /// takes its identifier from no session that was attached then or later. Not later than it was.
+    pub began: Option<UnixMillis>,
+    /// A session that was attached before this ends as with `clean_start`: the client of an earlier connection was told
+    /// so. Not later than it was.
+    pub promised: Option<UnixMillis>,
     /// Seconds the session outlives the connection: 0 makes a clean session, `u32::MAX` is for ever.
     pub expiry_secs: u32,
     /// Most messages above QoS 0 unconfirmed at a time, of the client and the server, whichever is less.
@@ -110,7 +116,8 @@ pub struct Withdraw {
     /// Session expiry as it is now; `None` for what it was before this connection: a session that it began ends.
     pub expiry_secs: Option<u32>,
     /// When it began, if its client was told that an earlier session ends: one that was attached before ends now
-    /// `[MQTT-3.1.2-4]`. Not later than it was, or a newer session might end.
+    /// `[MQTT-3.1.2-4]`. Not later than it was, or a newer session might end. What earlier processes have said of the
+    /// time is taken as it is: where their clock was behind by more than the process was away, it can be wrong.
     pub clean_start: Option<UnixMillis>,
 }
 

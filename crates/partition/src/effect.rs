@@ -121,6 +121,9 @@ pub enum Refusal {
     /// There is no such session, or it has another epoch.
     #[error("the session is held by another connection, or is over")]
     Fenced,
+    /// A connection that may be newer has the session, or had it last.
+    #[error("the session may be newer")]
+    Contested,
     /// There are as many sessions as there may be.
     #[error("no room for another session")]
     TooManySessions,

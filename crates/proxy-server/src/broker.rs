@@ -162,7 +162,6 @@ impl Broker {
     ) -> Self {
         Self {
             keys: NewKeys::new(uplink.machine().random()),
-
             subscriptions: Subscriptions::default(),
             sessions: Sessions::new(limits.mailbox),
             store,

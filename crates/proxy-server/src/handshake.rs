@@ -155,13 +155,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
             }
         };
         let call = self.attach_call(&broker, handle.key.0);
-        let waits = needs_store(&call);
+        let need = needs_store(&call, self.id_origin);
         let expiry_secs = call.expiry_secs;
         let (client, answer) = broker.attach(handle, call);
         let mut guard = SessionGuard::new(&broker, &client);
         let outcome = tokio::select! {
             biased;
-            outcome = attached(&broker, &client, answer, waits) => outcome,
+            outcome = attached(&broker, &client, answer, need) => outcome,
             () = given_up(&mut self.stream, &mut self.input) => Err(AttachError::GivenUp),
         };
         match outcome {
@@ -194,7 +194,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
             expiry_secs: session_expiry_secs.min(profile.maximum_session_expiry_secs),
             receive_maximum: receive_maximum.value().min(profile.inflight_maximum.max(1)),
             will: will.take().map(detached),
-            served_ms: 0,
+            served_since_ms: None,
         }
     }
 
@@ -223,9 +223,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
     }
 }
 
-/// Whether a client must wait for the store: for a session that stays or may have stayed, or for a will.
-fn needs_store(call: &AttachCall) -> bool {
-    call.expiry_secs > 0 || !call.clean_start || call.will.is_some()
+/// What a client needs of the store before it is served.
+#[derive(Clone, Copy, Debug)]
+enum Need {
+    /// Its answer: for a session that stays or may have stayed, or for a will.
+    Answer,
+    /// Nothing, if the answer takes its time.
+    Nothing(IdOrigin),
+}
+
+fn needs_store(call: &AttachCall, id_origin: IdOrigin) -> Need {
+    match call.expiry_secs > 0 || !call.clean_start || call.will.is_some() {
+        true => Need::Answer,
+        false => Need::Nothing(id_origin),
+    }
 }
 
 /// The session of a client that was given its identifier, as soon as the store has answered. One that
@@ -233,25 +244,28 @@ fn needs_store(call: &AttachCall) -> bool {
 async fn attached(
     broker: &Broker,
     client: &Client,
-    answer: AttachAnswer,
-    needs_store: bool,
+    mut answer: AttachAnswer,
+    need: Need,
 ) -> Result<Attached, AttachError> {
-    let patience = match needs_store {
-        true => broker.attach_timeout(),
-        false if broker.store.is_present() => UNNEEDED.min(broker.attach_timeout()),
-        false => Duration::ZERO,
+    let patience = match need {
+        Need::Answer => broker.attach_timeout(),
+        Need::Nothing(_) if broker.store.is_present() => UNNEEDED.min(broker.attach_timeout()),
+        Need::Nothing(_) => Duration::ZERO,
     };
     let mailbox = &client.handle.mailbox;
     tokio::select! {
         biased;
-        answer = tokio::time::timeout(patience, answer) => match answer {
-            Ok(Ok(Ok(attached))) => Ok(attached),
-            Ok(Ok(Err(refusal))) => Err(AttachError::Refused(refusal)),
-            Err(_) if !needs_store => {
-                client.attachment.serve_before_answer();
+        timely = tokio::time::timeout(patience, &mut answer) => match (timely, need) {
+            (Ok(Ok(answer)), _) => answer.map_err(AttachError::Refused),
+            (Err(_), Need::Nothing(id)) if client.attachment.serve_before_answer(id) => {
                 Ok(Attached::default())
             }
-            Ok(Err(_)) | Err(_) => Err(AttachError::TimedOut),
+            // It came this moment.
+            (Err(_), Need::Nothing(_)) => match answer.try_recv() {
+                Ok(answer) => answer.map_err(AttachError::Refused),
+                Err(_) => Err(AttachError::TimedOut),
+            },
+            (Ok(Err(_)), _) | (Err(_), Need::Answer) => Err(AttachError::TimedOut),
         },
         order = poll_fn(|context| mailbox.poll_order(context)) => Err(AttachError::Ordered(order.0)),
     }
@@ -407,7 +421,7 @@ mod tests {
             expiry_secs: 0,
             receive_maximum: 10,
             will: None,
-            served_ms: 0,
+            served_since_ms: None,
         };
         broker.attach(handle, call)
     }
@@ -441,7 +455,8 @@ mod tests {
         let broker = broker();
         for clean_start in [true, false] {
             let (client, answer) = opened(&broker, clean_start).await;
-            let outcome = attached(&broker, &client, answer, !clean_start).await;
+            let need = if clean_start { Need::Nothing(IdOrigin::Given) } else { Need::Answer };
+            let outcome = attached(&broker, &client, answer, need).await;
             let expected = if clean_start { Ok(()) } else { Err(AttachError::TimedOut) };
             assert_eq!(outcome.map(drop), expected);
         }
@@ -452,7 +467,7 @@ mod tests {
         let broker = broker();
         let (client, answer) = opened(&broker, false).await;
         let mailbox = Arc::clone(&client.handle.mailbox);
-        let waiting = attached(&broker, &client, answer, true);
+        let waiting = attached(&broker, &client, answer, Need::Answer);
         mailbox.order(EndOrder(ReasonCode::SessionTakenOver));
         let error = waiting.await.expect_err("it is told to end");
         assert_eq!(error, AttachError::Ordered(ReasonCode::SessionTakenOver));

@@ -91,18 +91,18 @@ pub(crate) struct Store {
 }
 
 /// A link, and the life of this proxy that has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 struct Way {
     link: LinkEpoch,
     life: Incarnation,
+    /// When it was heard that there is the link: what the store is told of earlier moments counts from here.
+    up: Instant,
 }
 
 /// Which link there is, and the ends of connections that it may not have told the store.
 #[derive(Debug, Default)]
 struct Standing {
     way: Option<Way>,
-    /// When it was heard of last that there is a link.
-    since: Option<Instant>,
     departures: Departures,
     /// Told when the answer to the last call is here.
     settled: Option<oneshot::Sender<()>>,
@@ -141,7 +141,8 @@ impl Store {
     /// Ends of connections that are kept to be told, and how many were forgotten because there were too many.
     #[must_use]
     pub(crate) fn departures(&self) -> (usize, u64) {
-        let standing = self.standing.lock();
+        let mut standing = self.standing.lock();
+        standing.departures.prune(now());
         (standing.departures.len(), standing.departures.forgotten())
     }
 
@@ -206,11 +207,10 @@ impl Store {
     /// The store is there, on a new link: it is told which connections have ended. The others follow by
     /// [`tell_again`](Self::tell_again).
     fn handle_up(&self, way: Way) {
-        let since = now();
         let mut standing = self.standing.lock();
-        (standing.way, standing.since) = (Some(way), Some(since));
-        for departure in standing.departures.repeat(since) {
-            self.link.send(way.link, departure.call(since));
+        standing.way = Some(way);
+        for departure in standing.departures.repeat(way.up) {
+            self.link.send(way.link, departure.call(way.up));
         }
         drop(standing);
         self.present.send_replace(true);
@@ -269,8 +269,8 @@ impl Store {
     fn depart(&self, departure: Departure) {
         let now = now();
         let mut standing = self.standing.lock();
-        if let (Some(way), Some(since)) = (standing.way, standing.since) {
-            self.link.send(way.link, departure.call(since));
+        if let Some(way) = standing.way {
+            self.link.send(way.link, departure.call(way.up));
         }
         let said = standing.way.map(|_| now);
         standing.departures.push(departure, said, now);

@@ -267,7 +267,7 @@ fn attach(call: proto::AttachCall) -> Result<AttachCall, FrameError> {
         expiry_secs: call.expiry_secs,
         receive_maximum: receive_maximum.ok_or(FrameError::Invalid("receive maximum"))?,
         will: call.will.map(will).transpose()?,
-        served_ms: call.served_ms,
+        served_since_ms: call.served_since_ms,
     })
 }
 
@@ -287,7 +287,7 @@ fn from_attach(call: AttachCall) -> proto::AttachCall {
             message: Some(from_message(&will.message)),
             delay_secs: will.delay_secs,
         }),
-        served_ms: call.served_ms,
+        served_since_ms: call.served_since_ms,
     }
 }
 

@@ -266,9 +266,9 @@ pub struct AttachCall {
     pub receive_maximum: u16,
     /// Committed before the answer.
     pub will: Option<Will>,
-    /// For how long the client is served already, in milliseconds; 0 while it waits for the answer. One that
-    /// is served loses its client identifier to a connection that has begun since.
-    pub served_ms: u64,
+    /// If the client is served already: when the connection began, in milliseconds after the proxy heard that the
+    /// stream is open. One that is served loses its client identifier to a connection that has begun since.
+    pub served_since_ms: Option<i64>,
 }
 
 /// How a connection ended.

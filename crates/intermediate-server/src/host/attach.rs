@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
 use mqtt_codec::ClientId;
-use partition::{Attach, Holder, SessionId};
+use partition::{Attach, Holder, SessionId, UnixMillis};
 
 use super::lines::LineId;
 
@@ -38,15 +38,27 @@ pub(super) struct Asked {
     pub(super) request: u64,
     pub(super) attach: Attach,
     /// When the connection began, as far as it matters here: now, unless its client is served already.
-    pub(super) since: Instant,
-    /// Whether its client is served already.
-    pub(super) served: bool,
+    pub(super) since: UnixMillis,
 }
 
 impl Asked {
-    /// Whether the client was told that an earlier session ends.
-    fn has_promised(&self) -> bool {
-        self.served && self.attach.clean_start
+    /// Whether it began before another one, as far as can be told: of two that were served already and began in the
+    /// same millisecond the one that was asked for first may be the newer.
+    fn is_older_than(&self, other: &Self) -> bool {
+        match self.attach.began {
+            Some(began) => began <= other.since,
+            None => self.since < other.since,
+        }
+    }
+
+    /// Sessions from before this were to end: a client was told so, this one or an older one that it replaces.
+    fn promised(&self) -> Option<UnixMillis> {
+        self.attach.began.filter(|_| self.attach.clean_start).max(self.attach.promised)
+    }
+
+    /// The promise of an older one is kept with this: else it would go on with a session that was to end.
+    fn inherit(&mut self, older: &Self) {
+        self.attach.promised = self.attach.promised.max(older.promised());
     }
 }
 
@@ -70,7 +82,7 @@ pub(super) enum Held {
     Free,
     /// Another connection, and whether it can still answer.
     By(SessionId, Answers),
-    /// Another connection, which began later than the one that asks.
+    /// Another connection, or nobody any more, which may have begun later than the one that asks.
     ByNewer,
 }
 
@@ -120,13 +132,12 @@ impl Attaches {
         now: Instant,
     ) -> (Verdict, Option<Asked>) {
         if let Some(waiting) = self.waiting.get_mut(&asked.attach.client) {
-            // What the older of the two was promised the newer one keeps: the session of before ends.
-            if asked.since < waiting.asked.since {
-                waiting.asked.attach.clean_start |= asked.has_promised();
+            if asked.is_older_than(&waiting.asked) {
+                waiting.asked.inherit(&asked);
                 return (Verdict::Late(asked), None);
             }
             let replaced = std::mem::replace(&mut waiting.asked, asked);
-            waiting.asked.attach.clean_start |= replaced.has_promised();
+            waiting.asked.inherit(&replaced);
             return (Verdict::Wait, Some(replaced));
         }
         let (session, answers) = match held {

@@ -34,12 +34,20 @@ pub(super) fn held(session: SessionId, epoch: Epoch) -> Held {
     Held { session: SessionNumber(session.0), epoch: SessionEpoch(epoch.0) }
 }
 
-pub(super) fn attach(request: RequestId, proxy: ProxyId, call: AttachCall) -> Attach {
+/// `began` is what [`AttachCall::served_since_ms`] stands for.
+pub(super) fn attach(
+    request: RequestId,
+    proxy: ProxyId,
+    call: AttachCall,
+    began: Option<UnixMillis>,
+) -> Attach {
     Attach {
         request,
         client: call.client,
         holder: Holder { proxy, connection: call.connection },
         clean_start: call.clean_start,
+        began,
+        promised: None,
         expiry_secs: call.expiry_secs,
         receive_maximum: call.receive_maximum.max(1),
         will: call.will,
@@ -125,6 +133,7 @@ pub(super) fn attached(request: u64, attached: Attached) -> SessionAnswer {
 pub(super) fn refusal(refusal: Refusal) -> SessionRefusal {
     match refusal {
         Refusal::Fenced => SessionRefusal::Fenced,
+        Refusal::Contested => SessionRefusal::Contested,
         Refusal::TooManySessions => SessionRefusal::TooManySessions,
         Refusal::Full => SessionRefusal::Full,
     }

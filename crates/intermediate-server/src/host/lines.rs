@@ -81,8 +81,6 @@ pub(super) struct Opening {
 struct Attached {
     epoch: Epoch,
     connection: u64,
-    /// When it began; `None` if that is long ago.
-    since: Option<Instant>,
 }
 
 /// One of them.
@@ -94,8 +92,6 @@ pub(super) struct Line {
     /// The connections that were attached on this stream, by their sessions. Others have not said what of
     /// theirs has arrived, so nothing is delivered to them.
     attached: HashMap<SessionId, Attached, RandomState>,
-    /// When the connections began that are being attached.
-    attaching: HashMap<u64, Instant, RandomState>,
     /// Whether the store may have deliveries.
     pub(super) ready: bool,
     /// A frame waits for room; until it is gone none may follow.
@@ -104,27 +100,9 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Notes that a connection that began at `since` is being attached.
-    pub(super) fn attaching(&mut self, connection: u64, since: Instant) {
-        self.attaching.insert(connection, since);
-    }
-
-    /// Notes that it was not.
-    pub(super) fn refuse(&mut self, connection: u64) {
-        self.attaching.remove(&connection);
-    }
-
     /// Notes that a connection was attached on this stream.
     pub(super) fn attach(&mut self, session: SessionId, epoch: Epoch, connection: u64) {
-        let since = self.attaching.remove(&connection);
-        self.attached.insert(session, Attached { epoch, connection, since });
-    }
-
-    /// When a connection began that has this session, or is about to.
-    pub(super) fn since(&self, session: SessionId, connection: u64) -> Option<Instant> {
-        let attached = self.attached.get(&session).filter(|one| one.connection == connection);
-        let attaching = || self.attaching.get(&connection).copied();
-        attached.and_then(|one| one.since).or_else(attaching)
+        self.attached.insert(session, Attached { epoch, connection });
     }
 
     /// Notes that it is not any more.
@@ -189,7 +167,6 @@ impl Lines {
             opening,
             answers: VecDeque::new(),
             attached: HashMap::default(),
-            attaching: HashMap::default(),
             ready: true,
             stalled: false,
             dirty: false,

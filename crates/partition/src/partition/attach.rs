@@ -19,7 +19,7 @@ impl Partition {
     /// A client connects.
     pub(crate) fn attach(
         &mut self,
-        attach: Attach,
+        mut attach: Attach,
         stamp: Stamp,
         whole: Whole,
         changes: &mut Changes,
@@ -31,6 +31,13 @@ impl Partition {
             self.resume(id, QueueSeq(0), Vec::new(), changes);
             return self.answer(id, attach.request, changes);
         }
+        let attached_at = self.attached_at(&attach.client);
+        // In doubt the session stays: what it has may be acknowledged to publishers.
+        if attach.began.is_some_and(|began| attached_at >= Some(began)) {
+            let (request, refusal) = (attach.request, Refusal::Contested);
+            return changes.effects.push(Effect::Refused { request, refusal });
+        }
+        attach.clean_start |= attach.promised > attached_at;
         if let Err(refusal) = self.admit(found, &attach, stamp.now, whole) {
             return changes.effects.push(Effect::Refused { request: attach.request, refusal });
         }
@@ -195,13 +202,16 @@ impl Partition {
     /// Begins a session.
     fn begin(&mut self, id: SessionId, epoch: Epoch, attach: &Attach, stamp: Stamp) {
         let persistent = attach.expiry_secs > 0;
+        // Of clients that were served before, the one that began last is to have the identifier. None of them has a
+        // session that lasts: that of any other is not older than its answer.
+        let began = attach.began.filter(|_| !persistent);
         let mut session = Session {
             id,
             client: attach.client.detached(),
             epoch,
             holder: Some(attach.holder),
             detached_at: stamp.now,
-            attached_at: stamp.now,
+            attached_at: began.unwrap_or(stamp.now).min(stamp.now),
             expiry_secs: attach.expiry_secs,
             receive_maximum: attach.receive_maximum.max(1),
             kind: if persistent { SessionKind::Persistent } else { SessionKind::Clean },
@@ -268,10 +278,10 @@ impl Partition {
         })));
     }
 
-    /// When the newest connection was attached that the session of a client had.
+    /// When the newest connection was attached that the session of a client had. `None` if it has none.
     pub(crate) fn attached_at(&self, client: &ClientId) -> Option<UnixMillis> {
         let session = self.sessions.find(self.sessions.of_client(client)?)?;
-        Some(session.attached_at)
+        (session.kind != SessionKind::Dying).then_some(session.attached_at)
     }
 
     /// Who has the session of a client.

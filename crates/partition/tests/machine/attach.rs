@@ -430,6 +430,73 @@ fn a_clean_start_that_is_told_late_ends_the_sessions_that_were_attached_before_i
     }
 }
 
+/// A CONNECT that was served at `began` and is told of only now.
+fn late(connection: u64, began: UnixMillis) -> Attach {
+    let began = Some(began);
+    Attach { clean_start: true, began, expiry_secs: 0, ..attach("a", holder(1, connection)) }
+}
+
+#[test]
+fn a_connection_that_was_served_before_takes_no_session_that_was_attached_then_or_later() {
+    for (is_held, is_reopened) in [(true, false), (true, true), (false, false), (false, true)] {
+        let mut rig = Rig::new();
+        let began = rig.now;
+        for newer_by in [0, 10] {
+            rig.now.0 += newer_by;
+            let newer = rig.connect("a", holder(2, rig.now.0));
+            if !is_held {
+                rig.detach_for(&newer, Farewell::Clean, 60);
+            }
+            if is_reopened {
+                rig.reopen();
+            }
+            rig.told();
+            rig.pass(10);
+            assert_eq!(rig.try_attach(late(9, began)).unwrap_err(), Refusal::Contested);
+            assert!(!rig.told().iter().any(|effect| matches!(effect, Effect::Revoked { .. })));
+            assert_eq!(rig.owner.holder_of(&newer.id).is_some(), is_held);
+            assert!(rig.connect("a", holder(3, rig.now.0)).attached.session_present);
+        }
+    }
+}
+
+#[test]
+fn of_connections_that_were_served_before_the_one_that_began_last_has_the_identifier() {
+    for is_remade in [false, true] {
+        let mut rig = Rig::new();
+        let times = [100, 200, 300].map(|after| UnixMillis(rig.now.0 + after));
+        rig.pass(1_000);
+        let middle = rig.try_attach(late(2, times[1])).unwrap();
+        if is_remade {
+            // Of a clean session the store knows nothing after its end.
+            rig.reopen();
+            rig.run(Command::ProxyDead(ProxyId(1)));
+            rig.settle();
+            let again = Reattach { attach: late(2, times[1]), ..reattach(&middle, 0, 0) };
+            run_reattach(&mut rig, again).unwrap();
+        }
+        assert_eq!(rig.try_attach(late(1, times[0])).unwrap_err(), Refusal::Contested);
+        let last = rig.try_attach(late(3, times[2])).unwrap();
+        assert_eq!(rig.owner.holder_of(&last.id).map(|(holder, ..)| holder), Some(last.holder));
+    }
+}
+
+#[test]
+fn the_promise_of_an_older_connection_ends_what_was_attached_before_it_and_nothing_newer() {
+    for is_newer in [false, true] {
+        let mut rig = Rig::new();
+        let before = rig.now;
+        rig.pass(10);
+        let session = rig.connect("a", holder(2, 1));
+        rig.pass(10);
+        let promised = Some(if is_newer { before } else { rig.now });
+        rig.pass(10);
+        let next = rig.try_attach(Attach { promised, ..attach("a", holder(3, 2)) }).unwrap();
+        assert_eq!(next.attached.session_present, is_newer);
+        assert_eq!(next.attached.session == session.attached.session, is_newer);
+    }
+}
+
 #[test]
 fn a_connection_that_is_withdrawn_leaves_the_session_with_the_expiry_that_it_had() {
     let mut rig = Rig::new();

@@ -80,6 +80,8 @@ pub(crate) fn attach(client: &str, holder: Holder) -> Attach {
         client: ClientId::new(client.to_owned()).unwrap(),
         holder,
         clean_start: false,
+        began: None,
+        promised: None,
         expiry_secs: EVER,
         receive_maximum: 100,
         will: None,

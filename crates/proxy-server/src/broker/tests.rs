@@ -47,7 +47,7 @@ async fn client(broker: &Broker) -> Client {
         expiry_secs: 0,
         receive_maximum: 10,
         will: None,
-        served_ms: 0,
+        served_since_ms: None,
     };
     broker.attach(handle, call).0
 }

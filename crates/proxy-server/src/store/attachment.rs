@@ -9,7 +9,8 @@
 //! One that ends before it has heard what it was given is withdrawn: the store takes back what it has given to that
 //! connection, if it has. What was told in an earlier life of this proxy is lost with that life, and never told again.
 //! A clean session may be served while it still asks: see [`Attachment::serve_before_answer`]. Its client was told that
-//! an earlier session ends, so the store hears of that however the connection ends.
+//! an earlier session ends, so the store hears of that however the connection ends, if this process lives until it can
+//! be said and too many others do not come between (see [`Departure`]).
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -24,11 +25,12 @@ use cluster_rpc::{LinkEpoch, StoreLink};
 use mqtt_codec::{
     PacketId, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter, TopicName,
 };
+use mqtt_session::IdOrigin;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::confirmations::{Confirmations, Recent};
-use super::departures::Departure;
+use super::departures::{Departure, millis_after};
 use super::{Answer, Attached, News, Way};
 use crate::mailbox::{EndOrder, Mailbox};
 
@@ -190,13 +192,15 @@ impl Attachment {
 
     /// The connection, of a clean session, does not wait for the store any longer: it is served, and its client
     /// identifier is made known when the store answers. Until then a connection with the same identifier at
-    /// another proxy is not ended.
-    pub(crate) fn serve_before_answer(&self) {
+    /// another proxy is not ended. False if the answer came before that, and is to be looked at.
+    #[must_use]
+    pub(crate) fn serve_before_answer(&self, id_origin: IdOrigin) -> bool {
         let mut state = self.state.lock();
-        if let Stage::Asking(told) = &mut state.stage {
-            *told = None;
-            state.promised = self.call.clean_start;
-        }
+        let Stage::Asking(told) = &mut state.stage else { return false };
+        *told = None;
+        // Nobody had a session before under an identifier that was made for this connection.
+        state.promised = self.call.clean_start && id_origin == IdOrigin::Given;
+        true
     }
 
     /// The client is not let in: its session is to be as it was before.
@@ -205,17 +209,17 @@ impl Attachment {
     }
 
     /// Asks for the session on this link, unless it was on this or a later one.
-    pub(super) fn begin(&self, to: &StoreLink, Way { link, life }: Way) {
+    pub(super) fn begin(&self, to: &StoreLink, Way { link, life, up }: Way) {
         let mut state = self.state.lock();
         if state.link.is_none() {
             (state.link, state.life) = (Some(link), Some(life));
-            to.send(link, self.attach_call(&state));
+            to.send(link, self.attach_call(&state, up));
         }
     }
 
     /// Tells a new link all that one before it may have lost. A connection of an earlier life of this proxy must end:
     /// the store has ended it, and its session may be another one's.
-    pub(super) fn begin_again(&self, to: &StoreLink, Way { link, life }: Way) {
+    pub(super) fn begin_again(&self, to: &StoreLink, Way { link, life, up }: Way) {
         let mut state = self.state.lock();
         if state.link >= Some(link) {
             return;
@@ -229,10 +233,10 @@ impl Attachment {
             flow.repeated = flow.group.iter().chain(&flow.group_settled).copied().collect();
         }
         match state.stage {
-            Stage::Asking(_) => to.send(link, self.attach_call(&state)),
+            Stage::Asking(_) => to.send(link, self.attach_call(&state, up)),
             Stage::Held(held) => {
                 state.again = true;
-                to.send(link, self.reattach_call(&state, held));
+                to.send(link, self.reattach_call(&state, held, up));
                 self.tell_again(&mut state, held, to, link);
             }
             Stage::Lost | Stage::Gone => {}
@@ -315,7 +319,11 @@ impl Attachment {
             Stage::Held(held) => vec![Departure::Detached { held, farewell, expiry_secs }],
             Stage::Asking(_) if state.link.is_some() => vec![withdrawn()],
             Stage::Lost => vec![withdrawn()],
-            Stage::Asking(_) | Stage::Gone if state.promised => vec![withdrawn()],
+            Stage::Asking(_) | Stage::Gone if state.promised => vec![Departure::Promised {
+                client: self.call.client.clone(),
+                connection: self.call.connection,
+                clean_start: self.since,
+            }],
             Stage::Asking(_) | Stage::Gone => Vec::new(),
         };
         state.stage = Stage::Gone;
@@ -417,30 +425,28 @@ impl Attachment {
         }
     }
 
-    fn attach_call(&self, state: &State) -> SessionCall {
-        SessionCall::Attach { request: self.request(0), attach: Box::new(self.call(state)) }
+    fn attach_call(&self, state: &State, up: Instant) -> SessionCall {
+        SessionCall::Attach { request: self.request(0), attach: Box::new(self.call(state, up)) }
     }
 
-    /// How it is attached, as of now.
-    fn call(&self, state: &State) -> AttachCall {
-        let served_ms = match state.stage {
-            Stage::Asking(Some(_)) => 0,
+    /// How it is attached, on a link that is there since `up`.
+    fn call(&self, state: &State, up: Instant) -> AttachCall {
+        let served_since_ms = match state.stage {
+            Stage::Asking(Some(_)) => None,
             Stage::Asking(None) | Stage::Held(_) | Stage::Lost | Stage::Gone => {
-                u64::try_from(now().saturating_duration_since(self.since).as_millis())
-                    .unwrap_or(u64::MAX)
-                    .max(1)
+                Some(millis_after(up, self.since))
             }
         };
-        AttachCall { served_ms, ..self.call.clone() }
+        AttachCall { served_since_ms, ..self.call.clone() }
     }
 
-    fn reattach_call(&self, state: &State, held: Held) -> SessionCall {
+    fn reattach_call(&self, state: &State, held: Held, up: Instant) -> SessionCall {
         let group_deliveries =
             state.flow.iter().flat_map(|flow| flow.group.iter().chain(&flow.group_settled));
         let first = self.groups_of_reattach(state);
         SessionCall::Reattach {
             request: self.request(0),
-            attach: Box::new(self.call(state)),
+            attach: Box::new(self.call(state, up)),
             held,
             received_up_to: state.flow.as_ref().map_or(QueuePlace(0), |flow| flow.arrived),
             // What else had arrived is told as confirmed, and not taken twice.

@@ -25,7 +25,7 @@ pub(crate) async fn pump(store: Arc<Store>, metrics: Metrics, mut events: StoreE
         match event {
             StoreEvent::Up { link, life, .. } => {
                 tracing::info!("the store is there");
-                let way = Way { link, life };
+                let way = Way { link, life, up: now() };
                 store.handle_up(way);
                 // Beside this task, which must go on taking answers.
                 let store = Arc::clone(&store);

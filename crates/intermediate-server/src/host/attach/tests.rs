@@ -1,10 +1,12 @@
 //! Takeovers in virtual time.
 
-use partition::{Holder, ProxyId};
+use partition::{Holder, ProxyId, UnixMillis};
 
 use super::*;
 
 const HOLDER: SessionId = SessionId(9);
+/// When a connection began that waits for its answer.
+const NOW: UnixMillis = UnixMillis(1_000_000);
 const HELD: Held = Held::By(HOLDER, Answers::Maybe);
 
 fn asked(client: &str, request: u64) -> Asked {
@@ -13,11 +15,21 @@ fn asked(client: &str, request: u64) -> Asked {
         client: ClientId::new(client.to_owned()).unwrap(),
         holder: Holder { proxy: ProxyId(1), connection: request },
         clean_start: false,
+        began: None,
+        promised: None,
         expiry_secs: 60,
         receive_maximum: 10,
         will: None,
     };
-    Asked { line: LineId(1), request, attach, since: Instant::now(), served: false }
+    Asked { line: LineId(1), request, attach, since: NOW }
+}
+
+/// One that began so many milliseconds before those, and whose client is served already.
+fn served(client: &str, request: u64, before: u64) -> Asked {
+    let mut asked = asked(client, request);
+    asked.since.0 -= before;
+    asked.attach.began = Some(asked.since);
+    asked
 }
 
 #[test]
@@ -105,41 +117,55 @@ fn the_sixth_takeover_in_ten_seconds_waits_a_second_and_then_succeeds() {
 fn a_connection_that_was_served_before_the_newest_began_does_not_take_its_place() {
     let mut attaches = Attaches::default();
     let now = Instant::now();
-    let late =
-        |request| Asked { since: now.checked_sub(REVOKE_WAIT).unwrap(), ..asked("c", request) };
-    let (verdict, replaced) = attaches.handle(late(1), Held::ByNewer, now);
+    let (verdict, replaced) = attaches.handle(served("c", 1, 200), Held::ByNewer, now);
     assert!(matches!(verdict, Verdict::Late(one) if one.request == 1) && replaced.is_none());
 
-    attaches.handle(asked("c", 2), HELD, now);
-    let (verdict, replaced) = attaches.handle(late(3), HELD, now);
-    assert!(matches!(verdict, Verdict::Late(one) if one.request == 3) && replaced.is_none());
-    assert_eq!(attaches.handle_detached(HOLDER).unwrap().request, 2);
-    assert!(matches!(attaches.released(late(4), Held::ByNewer, now), Verdict::Late(_)));
+    // In doubt it does not, either.
+    for before in [200, 0] {
+        attaches.handle(asked("c", 2), HELD, now);
+        let (verdict, replaced) = attaches.handle(served("c", 3, before), HELD, now);
+        assert!(matches!(verdict, Verdict::Late(one) if one.request == 3) && replaced.is_none());
+        assert_eq!(attaches.handle_detached(HOLDER).unwrap().request, 2);
+    }
+    assert!(matches!(attaches.released(served("c", 4, 1), Held::ByNewer, now), Verdict::Late(_)));
 }
 
 #[test]
 fn the_clean_start_that_a_served_client_was_told_of_is_kept_by_the_newer_connection_that_waits() {
     let now = Instant::now();
-    let older = |served, clean_start| {
-        let mut older = Asked { since: now.checked_sub(REVOKE_WAIT).unwrap(), ..asked("c", 1) };
-        (older.served, older.attach.clean_start) = (served, clean_start);
+    let older = |clean_start| {
+        let mut older = served("c", 1, 200);
+        older.attach.clean_start = clean_start;
         older
     };
-    for (served, clean_start) in [(true, true), (true, false), (false, true)] {
-        // Whichever comes first.
+    let promise = UnixMillis(NOW.0 - 200);
+    for clean_start in [true, false] {
+        let promised = clean_start.then_some(promise);
         let mut attaches = Attaches::default();
-        attaches.handle(older(served, clean_start), HELD, now);
+        attaches.handle(older(clean_start), HELD, now);
         let (verdict, replaced) = attaches.handle(asked("c", 2), HELD, now);
         assert!(matches!(verdict, Verdict::Wait) && replaced.unwrap().request == 1);
         let newer = attaches.handle_detached(HOLDER).unwrap();
-        assert_eq!((newer.request, newer.attach.clean_start), (2, served && clean_start));
+        assert_eq!((newer.request, newer.attach.promised), (2, promised));
+        assert!(!newer.attach.clean_start, "it says itself what is to end for it");
 
-        attaches.handle(asked("c", 2), HELD, now);
-        let (verdict, _) = attaches.handle(older(served, clean_start), HELD, now);
-        assert!(matches!(verdict, Verdict::Late(_)));
-        let newer = attaches.handle_detached(HOLDER).unwrap();
-        assert_eq!((newer.request, newer.attach.clean_start), (2, served && clean_start));
+        // The older one comes later, told that the session is newer or not: that is looked at when it is given.
+        for held in [HELD, Held::ByNewer] {
+            attaches.handle(asked("c", 2), HELD, now);
+            let (verdict, _) = attaches.handle(older(clean_start), held, now);
+            assert!(matches!(verdict, Verdict::Late(_)));
+            attaches.handle(asked("c", 3), HELD, now);
+            let newest = attaches.handle_detached(HOLDER).unwrap();
+            assert_eq!((newest.request, newest.attach.promised), (3, promised));
+        }
     }
+    // One that the client waits for can still be refused: nothing was told.
+    let mut attaches = Attaches::default();
+    let mut older = asked("c", 1);
+    older.attach.clean_start = true;
+    attaches.handle(older, HELD, now);
+    attaches.handle(asked("c", 2), HELD, now);
+    assert_eq!(attaches.handle_detached(HOLDER).unwrap().attach.promised, None);
 }
 
 #[test]

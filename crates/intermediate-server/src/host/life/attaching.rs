@@ -1,6 +1,6 @@
 //! Who gets a session, and when: takeovers tell the holder first.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cluster_rpc::frame::{
     Held as SessionOf, OriginId, SessionAnswer, SessionRefusal, SessionRevocation,
@@ -13,10 +13,8 @@ use crate::host::attach::{Answers, Asked, Due, Held, Verdict};
 use crate::host::calls;
 use crate::host::lines::LineId;
 
-/// When a connection began whose client was served for `served_ms` when it was asked for `now`.
-pub(super) fn began(served_ms: u64, now: Instant) -> Instant {
-    now.checked_sub(Duration::from_millis(served_ms)).unwrap_or(now)
-}
+/// Of so many milliseconds the clocks of two machines may differ in one: each kernel slews its own by 1 in 2,000 at most.
+const DRIFT: u64 = 1_024;
 
 impl<S: Store> Life<S> {
     pub(super) fn attach(&mut self, asked: Asked, now: Instant) {
@@ -57,10 +55,14 @@ impl<S: Store> Life<S> {
     }
 
     /// The moment so many milliseconds after a proxy heard that its stream is open, by the clock of the store. Not
-    /// later than it was: the word that it is open took its time, too.
-    pub(super) fn moment_of(&self, line: LineId, millis: i64) -> Option<UnixMillis> {
-        let opened = self.around.clock.unix(self.lines.line(line)?.opened_at());
-        Some(UnixMillis(opened.0.saturating_add_signed(millis)))
+    /// later than it was: the word that it is open took its time, too, and the clocks of two machines may drift
+    /// apart. Nor later than now, whatever a proxy says.
+    pub(super) fn moment_of(&self, line: LineId, millis: i64, now: Instant) -> Option<UnixMillis> {
+        let clock = self.around.clock;
+        let opened = clock.unix(self.lines.line(line)?.opened_at());
+        let drift = millis.unsigned_abs() / DRIFT;
+        let moment = opened.0.saturating_add_signed(millis).saturating_sub(drift);
+        Some(UnixMillis(moment).min(clock.unix(now)))
     }
 
     /// A session has no connection any more: whoever waited for that gets it.
@@ -82,6 +84,7 @@ impl<S: Store> Life<S> {
     pub(super) fn attach_due(&mut self, now: Instant) {
         while let Some(due) = self.attaches.take_due(now) {
             match due {
+                // The partition looks once more whether it is the newer one.
                 Due::Unanswered(asked) => self.begin(asked, now),
                 Due::Released(asked) => {
                     let held = self.held(&asked);
@@ -95,21 +98,20 @@ impl<S: Store> Life<S> {
 
     fn held(&self, asked: &Asked) -> Held {
         let client = &asked.attach.client;
-        let Some((holder, session, _)) = self.owner.holder_of(client) else {
-            // A newer connection may have come and gone since: its session is not to end.
-            let since = self.around.clock.unix(asked.since);
-            let is_late = asked.served && self.owner.attached_at(client) > Some(since);
-            return if is_late { Held::ByNewer } else { Held::Free };
-        };
-        if holder == asked.attach.holder {
+        let holder = self.owner.holder_of(client);
+        if holder.is_some_and(|(holder, ..)| holder == asked.attach.holder) {
             return Held::Free;
         }
-        let line = self.lines.of_proxy(holder.proxy).and_then(|line| self.lines.line(line));
-        let since = line.and_then(|line| line.since(session, holder.connection));
-        if since.is_some_and(|since| since > asked.since) {
+        // It may be here still, or have come and gone. This is asked of the store, which knows it also when it was
+        // started anew and the proxy of that connection has not come back yet.
+        let attached_at = self.owner.attached_at(client);
+        if asked.attach.began.is_some_and(|began| attached_at >= Some(began)) {
             return Held::ByNewer;
         }
-        Held::By(session, self.answers(holder))
+        match holder {
+            Some((holder, session, _)) => Held::By(session, self.answers(holder)),
+            None => Held::Free,
+        }
     }
 
     fn answers(&self, holder: Holder) -> Answers {
@@ -146,12 +148,9 @@ impl<S: Store> Life<S> {
     }
 
     fn begin(&mut self, asked: Asked, now: Instant) {
-        let Asked { line, request: number, mut attach, since, .. } = asked;
+        let Asked { line, request: number, mut attach, .. } = asked;
         let about = About::Connection(attach.holder.connection);
         attach.request = self.expect(Request { line, number, about });
-        if let Some(open) = self.lines.line_mut(line) {
-            open.attaching(attach.holder.connection, since);
-        }
         self.owner.handle(Command::Attach(Box::new(attach)), self.around.clock.unix(now));
     }
 }

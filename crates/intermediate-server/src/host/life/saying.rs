@@ -22,15 +22,11 @@ impl<S: Store> Life<S> {
             Effect::Attached(attached) => {
                 let Some(request) = self.asked(attached.request) else { return };
                 // It may have ended before it could be told.
-                let is_held = self.owner.is_held(attached.session, attached.epoch);
-                if let (About::Connection(connection), Some(line)) =
-                    (request.about, self.lines.line_mut(request.line))
+                if self.owner.is_held(attached.session, attached.epoch)
+                    && let (About::Connection(connection), Some(line)) =
+                        (request.about, self.lines.line_mut(request.line))
                 {
-                    if is_held {
-                        line.attach(attached.session, attached.epoch, connection);
-                    } else {
-                        line.refuse(connection);
-                    }
+                    line.attach(attached.session, attached.epoch, connection);
                 }
                 let answer = calls::attached(request.number, *attached);
                 self.lines.answer(request.line, answer);
@@ -87,12 +83,7 @@ impl<S: Store> Life<S> {
         let Some(request) = self.asked(id) else { return };
         let (line, answer) = (request.line, answer(request.number));
         match request.about {
-            About::Connection(connection) => {
-                if let Some(open) = self.lines.line_mut(line) {
-                    open.refuse(connection);
-                }
-                self.lines.answer(line, answer);
-            }
+            About::Connection(_) => self.lines.answer(line, answer),
             About::Session(session) => {
                 if let Some(Answer { line, answer, .. }) =
                     self.waits.pass(Answer { line, session, answer })

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use cluster_rpc::frame::{Held, SessionAnswer, SessionCall};
+use cluster_rpc::frame::{AttachCall, Held, SessionAnswer, SessionCall};
 use cluster_rpc::{Deliveries, origin_of};
 use mqtt_codec::{TopicFilter, TopicName};
 use partition::{
@@ -13,7 +13,6 @@ use partition::{
     RequestId, SessionId, Store, Subscribe, Taken, UnixMillis, Unsubscribe, Withdraw,
 };
 
-use super::attaching::began;
 use super::{About, Batch, Input, Life, Request};
 use crate::host::attach::Asked;
 use crate::host::calls;
@@ -95,10 +94,10 @@ impl<S: Store> Life<S> {
         for call in calls {
             match call {
                 SessionCall::Attach { request, attach } => {
-                    let since = began(attach.served_ms, now);
-                    let served = attach.served_ms > 0;
-                    let attach = calls::attach(RequestId(0), proxy, *attach);
-                    self.attach(Asked { line, request, attach, since, served }, now);
+                    let began = self.began(line, &attach, now);
+                    let attach = calls::attach(RequestId(0), proxy, *attach, began);
+                    let since = began.unwrap_or(unix);
+                    self.attach(Asked { line, request, attach, since }, now);
                 }
                 SessionCall::Detach { held, farewell, expiry_secs } => {
                     let farewell = calls::farewell(farewell);
@@ -121,7 +120,7 @@ impl<S: Store> Life<S> {
                     expiry_secs,
                     clean_start_ms,
                 } => {
-                    let clean_start = clean_start_ms.and_then(|ms| self.moment_of(line, ms));
+                    let clean_start = clean_start_ms.and_then(|ms| self.moment_of(line, ms, now));
                     let holder = Holder { proxy, connection };
                     let farewell = calls::farewell(farewell);
                     let withdraw = Withdraw { client, holder, farewell, expiry_secs, clean_start };
@@ -174,6 +173,11 @@ impl<S: Store> Life<S> {
         }
     }
 
+    /// When a connection began whose client is served already.
+    fn began(&self, line: LineId, attach: &AttachCall, now: Instant) -> Option<UnixMillis> {
+        attach.served_since_ms.and_then(|millis| self.moment_of(line, millis, now))
+    }
+
     /// Calls that are answered when they are committed.
     fn request(&mut self, (line, proxy): (LineId, ProxyId), call: SessionCall, now: Instant) {
         let of = |held: Held| (calls::session(held), calls::epoch(held));
@@ -188,10 +192,8 @@ impl<S: Store> Life<S> {
             } => {
                 let about = About::Connection(attach.connection);
                 let request = self.expect(Request { line, number, about });
-                if let Some(open) = self.lines.line_mut(line) {
-                    open.attaching(attach.connection, began(attach.served_ms, now));
-                }
-                let attach = calls::attach(request, proxy, *attach);
+                let began = self.began(line, &attach, now);
+                let attach = calls::attach(request, proxy, *attach, began);
                 let mut reattach = calls::reattach(attach, held, received_up_to, group_deliveries);
                 reattach.groups = groups;
                 Command::Reattach(Box::new(reattach))

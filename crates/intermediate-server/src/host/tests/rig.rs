@@ -417,7 +417,7 @@ pub(super) fn client(name: &str, connection: u64) -> AttachCall {
         expiry_secs: 600,
         receive_maximum: 100,
         will: None,
-        served_ms: 0,
+        served_since_ms: None,
     }
 }
 

@@ -93,19 +93,64 @@ async fn a_takeover_waits_for_the_last_word_of_the_older_connection() {
 async fn a_connection_that_was_served_without_the_store_ends_no_newer_one_but_an_older_one() {
     let rig = Rig::start().await;
     let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
-    let served = |name, served_ms| AttachCall { served_ms, ..client(name, 2) };
     q.attach(client("c", 1)).await;
-    let late = AttachCall { clean_start: true, expiry_secs: 0, ..served("c", 60_000) };
-    let request = p.ask_attach(late);
+    let request = p.ask_attach(served("c", 2, 60_000));
     let contested = SessionRefusal::Contested;
     assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal: contested });
 
-    let older = p.attach(served("d", 3_600_000)).await.held;
-    let request = q.ask_attach(served("d", 60_000));
+    let older = p.attach(served("d", 2, 3_600_000)).await.held;
+    let request = q.ask_attach(served("d", 2, 60_000));
     p.answer_where(is_revoked).await;
     p.detach(older, SessionFarewell::Abnormal);
     q.attached(request).await;
     rig.stop().await;
+}
+
+/// A client without a lasting session that was served so many milliseconds before the stream was open.
+fn served(name: &str, connection: u64, before: i64) -> AttachCall {
+    let served_since_ms = Some(-before);
+    AttachCall { clean_start: true, expiry_secs: 0, served_since_ms, ..client(name, connection) }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_served_without_the_store_ends_no_newer_session_that_is_not_back_yet()
+{
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let newer = q.attach(client("c", 1)).await.held;
+    q.subscribe(newer, "a").await;
+    rig.memory.store.lock().fail_after(0);
+    p.send("a", b"1");
+    p.up().await;
+    q.up().await;
+    // The store has its second life, and from the proxy of the newer connection it has heard nothing.
+    let request = p.ask_attach(served("c", 2, 60_000));
+    let refusal = SessionRefusal::Contested;
+    assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal });
+    q.reattach(client("c", 1), newer, 0).await;
+    assert_eq!(&q.delivery().await.message.payload[..], b"1");
+    assert_eq!(p.published().await, ReasonCode::Success);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_says_to_have_begun_in_the_future_keeps_no_newer_one_out() {
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let first = p.attach(client("c", 1)).await.held;
+    tick().await;
+    let late = q.ask_attach(served("c", 2, -3_600_000));
+    p.answer_where(is_revoked).await;
+    let newest = q.ask_attach(client("c", 3));
+    let refusal = SessionRefusal::Contested;
+    assert_eq!(q.answer(late).await, SessionAnswer::Refused { request: late, refusal });
+    p.detach(first, SessionFarewell::Abnormal);
+    assert!(!q.attached(newest).await.session_present, "a clean start was promised");
+    rig.stop().await;
+}
+
+/// Resolves when the store's clock says another time than before.
+async fn tick() {
+    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
 }
 
 fn withdraw(connection: u64, clean_start_ms: Option<i64>) -> SessionCall {
@@ -127,8 +172,7 @@ async fn a_connection_that_was_served_without_the_store_ends_no_newer_session_wi
     q.detach(newer, SessionFarewell::Abnormal);
     // The end of a session is known with the next answer on its stream.
     q.attach(client("other", 2)).await;
-    let late = AttachCall { clean_start: true, served_ms: 60_000, ..client("c", 1) };
-    let request = p.ask_attach(late);
+    let request = p.ask_attach(served("c", 1, 60_000));
     let refusal = SessionRefusal::Contested;
     assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal });
     assert!(q.attach(client("c", 3)).await.session_present);
@@ -137,7 +181,7 @@ async fn a_connection_that_was_served_without_the_store_ends_no_newer_session_wi
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clean_start_that_is_told_when_its_connection_is_over_ends_what_was_there_before_it() {
-    /// Long before and long after the streams were opened.
+    /// Long before the streams were opened, and later than now: that is now.
     const TIMES: [i64; 2] = [-60_000, 60_000];
     let rig = Rig::start().await;
     let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
@@ -147,16 +191,19 @@ async fn a_clean_start_that_is_told_when_its_connection_is_over_ends_what_was_th
     let second = p.attach(client("c", 3)).await;
     assert!(second.session_present, "it is newer");
     p.detach(second.held, SessionFarewell::Abnormal);
+    tick().await;
     p.tell(withdraw(4, Some(TIMES[1])));
     assert!(!p.attach(client("c", 5)).await.session_present);
 
     // One that has a connection, elsewhere: that ends, and who waits for it need not any more.
     p.tell(withdraw(5, Some(TIMES[1])));
-    q.attach(client("c", 6)).await;
+    let sixth = q.attach(client("c", 6)).await.held;
+    tick().await;
     let request = p.ask_attach(client("c", 7));
     q.answer_where(is_revoked).await;
     p.tell(withdraw(8, Some(TIMES[1])));
-    assert!(!p.attached(request).await.session_present);
+    let seventh = p.attached(request).await;
+    assert!(!seventh.session_present && seventh.held.session != sixth.session);
     rig.stop().await;
 }
 

@@ -53,6 +53,8 @@ impl Life {
             client: ClientId::new(ByteString::from(client)).unwrap(),
             holder: Holder { proxy: ProxyId(1), connection },
             clean_start: false,
+            began: None,
+            promised: None,
             expiry_secs: u32::MAX,
             receive_maximum: 10,
             will: Some(Will { message: message("will", b"gone"), delay_secs: 3 }),

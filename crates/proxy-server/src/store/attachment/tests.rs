@@ -1,6 +1,7 @@
 //! One connection and its session, over links to a store that is not there.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use cluster_rpc::UplinkConfig;
 use cluster_rpc::frame::{SessionEpoch, SessionNumber};
@@ -10,9 +11,23 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::mailbox::{QueueLimits, WhenFull};
 
-const FIRST: Way = Way { link: LinkEpoch::NONE.next(), life: Incarnation(1) };
-const SECOND: Way = Way { link: FIRST.link.next(), life: Incarnation(1) };
-const OTHER_LIFE: Way = Way { link: FIRST.link.next(), life: Incarnation(2) };
+const FIRST: LinkEpoch = LinkEpoch::NONE.next();
+
+fn way(link: LinkEpoch, life: u64) -> Way {
+    Way { link, life: Incarnation(life), up: now() }
+}
+
+fn first() -> Way {
+    way(FIRST, 1)
+}
+
+fn second() -> Way {
+    way(FIRST.next(), 1)
+}
+
+fn other_life() -> Way {
+    way(FIRST.next(), 2)
+}
 
 /// Seconds of session expiry when it is closed.
 const EXPIRY: u32 = 7;
@@ -29,7 +44,7 @@ fn attachment(expiry_secs: u32, receive_maximum: u16) -> Attachment {
         expiry_secs,
         receive_maximum,
         will: None,
-        served_ms: 0,
+        served_since_ms: None,
     };
     let limits = QueueLimits { messages: 1, bytes: 1, when_full: WhenFull::Disconnect };
     Attachment::new(call, Arc::new(Mailbox::new(limits)), oneshot::channel().0)
@@ -42,7 +57,7 @@ fn held(epoch: u64) -> Held {
 /// One that has its session.
 fn attached(to: &StoreLink, expiry_secs: u32) -> Attachment {
     let attachment = attachment(expiry_secs, 2);
-    attachment.begin(to, FIRST);
+    attachment.begin(to, first());
     attachment.attached(held(1), Attached::default(), to);
     attachment
 }
@@ -68,10 +83,12 @@ fn place(place: u64) -> GroupPlace {
 #[tokio::test]
 async fn only_a_connection_that_does_not_wait_says_that_it_is_served() {
     let attachment = attachment(0, 10);
-    let served_ms = || attachment.call(&attachment.state.lock()).served_ms;
-    assert_eq!(served_ms(), 0);
-    attachment.serve_before_answer();
-    assert!(served_ms() > 0);
+    let since = |up| attachment.call(&attachment.state.lock(), up).served_since_ms;
+    assert_eq!(since(attachment.since), None);
+    assert!(attachment.serve_before_answer(IdOrigin::Given));
+    // By the time of each link: not by how long ago it was, which changes on the way.
+    assert_eq!(since(attachment.since), Some(0));
+    assert_eq!(since(attachment.since + Duration::from_millis(7)), Some(-7));
 }
 
 #[tokio::test]
@@ -80,37 +97,68 @@ async fn a_clean_start_that_was_promised_is_told_however_the_connection_ends() {
     let serve = |clean_start| {
         let mut attachment = attachment(0, 2);
         attachment.call.clean_start = clean_start;
-        attachment.serve_before_answer();
+        assert!(attachment.serve_before_answer(IdOrigin::Given));
         attachment
     };
-    let promise = |attachment: &Attachment| match &close(attachment)[..] {
-        [Departure::Withdrawn { clean_start, .. }] => *clean_start,
-        [] | [Departure::Detached { .. }] => None,
+    let is_told = |attachment: &Attachment| match &close(attachment)[..] {
+        [Departure::Withdrawn { clean_start, .. }] => *clean_start == Some(attachment.since),
         other => panic!("{other:?}"),
     };
-    let is_told = |attachment: &Attachment| promise(attachment) == Some(attachment.since);
-    assert!(is_told(&serve(true)), "before there was a link");
-    assert!(!is_told(&serve(false)), "nothing was promised");
+    let is_all = |attachment: &Attachment| match &close(attachment)[..] {
+        [Departure::Promised { clean_start, .. }] => *clean_start == attachment.since,
+        other => panic!("{other:?}"),
+    };
+    assert!(is_all(&serve(true)), "before there was a link");
+    assert_eq!(close(&serve(false)), [], "nothing was promised");
 
     let asked = serve(true);
-    asked.begin(&to, FIRST);
-    asked.begin_again(&to, SECOND);
+    asked.begin(&to, first());
+    asked.begin_again(&to, second());
     assert!(is_told(&asked), "without an answer");
 
     let refused = serve(true);
-    refused.begin(&to, FIRST);
+    refused.begin(&to, first());
     let begun = refused.refused(SessionRefusal::Contested);
-    assert!(matches!(begun, Begun::Lost(_)) && is_told(&refused));
+    assert!(matches!(begun, Begun::Lost(_)) && is_all(&refused));
 
     let fenced = serve(true);
-    fenced.begin(&to, FIRST);
-    fenced.begin_again(&to, OTHER_LIFE);
-    assert!(is_told(&fenced), "the life that has asked is over");
+    fenced.begin(&to, first());
+    fenced.begin_again(&to, other_life());
+    assert!(is_all(&fenced), "the life that has asked is over");
 
     let done = serve(true);
-    done.begin(&to, FIRST);
+    done.begin(&to, first());
     done.attached(held(1), Attached::default(), &to);
     assert_eq!(close(&done), [detached(1)]);
+}
+
+#[tokio::test]
+async fn nothing_was_promised_about_an_identifier_that_the_server_made() {
+    let mut attachment = attachment(0, 2);
+    attachment.call.clean_start = true;
+    assert!(attachment.serve_before_answer(IdOrigin::Assigned));
+    assert_eq!(close(&attachment), []);
+}
+
+#[tokio::test]
+async fn a_connection_is_not_served_in_spite_of_an_answer_that_came_just_before() {
+    let to = link();
+    let answered = |answer: &dyn Fn(&Attachment)| {
+        let (told, mut heard) = oneshot::channel();
+        let Attachment { call, mailbox, .. } = attachment(0, 2);
+        let attachment = Attachment::new(call, mailbox, told);
+        attachment.begin(&to, first());
+        answer(&attachment);
+        assert!(!attachment.serve_before_answer(IdOrigin::Given));
+        heard.try_recv().map(|answer| answer.map(|_| ()))
+    };
+    let refusal = SessionRefusal::Contested;
+    let refused = answered(&|one| assert!(matches!(one.refused(refusal), Begun::Over)));
+    assert_eq!(refused, Ok(Err(refusal)));
+    let begin = |one: &Attachment| one.attached(held(1), Attached::default(), &to);
+    let attached = answered(&|one| assert!(matches!(begin(one), Begun::Held)));
+    assert_eq!(attached, Ok(Ok(())));
+    assert!(answered(&|one| one.begin_again(&to, other_life())).is_err(), "told to end");
 }
 
 #[tokio::test]
@@ -118,8 +166,8 @@ async fn a_connection_of_an_earlier_life_must_end_and_the_store_hears_nothing_of
     let to = link();
     for is_held in [true, false] {
         let attachment = if is_held { attached(&to, EXPIRY) } else { attachment(EXPIRY, 2) };
-        attachment.begin(&to, FIRST);
-        attachment.begin_again(&to, OTHER_LIFE);
+        attachment.begin(&to, first());
+        attachment.begin_again(&to, other_life());
         let order = poll_fn(|context| attachment.mailbox.poll_order(context)).await;
         assert_eq!(order, EndOrder(ReasonCode::ServerShuttingDown));
         assert!(matches!(attachment.attached(held(2), Attached::default(), &to), Begun::Over));
@@ -131,17 +179,17 @@ async fn a_connection_of_an_earlier_life_must_end_and_the_store_hears_nothing_of
 async fn a_connection_that_ends_before_it_hears_its_new_epoch_gives_that_back_too() {
     let to = link();
     let attachment = attached(&to, EXPIRY);
-    attachment.begin_again(&to, SECOND);
+    attachment.begin_again(&to, second());
     assert_eq!(close(&attachment), [detached(1), withdrawn(Some(EXPIRY))]);
 
     let attachment = attached(&to, EXPIRY);
-    attachment.begin_again(&to, SECOND);
+    attachment.begin_again(&to, second());
     attachment.attached(held(2), Attached::default(), &to);
     assert_eq!(close(&attachment), [detached(2)]);
 
     // Its epoch changed on a link that broke before it heard.
     let attachment = attached(&to, EXPIRY);
-    attachment.begin_again(&to, SECOND);
+    attachment.begin_again(&to, second());
     assert!(matches!(attachment.refused(SessionRefusal::Fenced), Begun::Lost(_)));
     assert_eq!(close(&attachment), [withdrawn(Some(EXPIRY))]);
 }
@@ -154,10 +202,10 @@ async fn a_connection_that_was_not_let_in_takes_nothing_and_changes_no_expiry() 
     assert_eq!(close(&waiting), [], "the store has not heard of it");
 
     let asked = attachment(EXPIRY, 2);
-    asked.begin(&to, FIRST);
+    asked.begin(&to, first());
     asked.abandon();
     assert_eq!(close(&asked), [withdrawn(None)]);
-    asked.begin_again(&to, SECOND);
+    asked.begin_again(&to, second());
     assert_eq!(asked.pending(), 0, "it is not asked for again");
 
     let too_late = attached(&to, EXPIRY);
@@ -169,7 +217,7 @@ async fn a_connection_that_was_not_let_in_takes_nothing_and_changes_no_expiry() 
 async fn what_was_received_before_widens_what_may_have_to_be_told_again() {
     let to = link();
     let attachment = attachment(EXPIRY, 1);
-    attachment.begin(&to, FIRST);
+    attachment.begin(&to, first());
     let places: Vec<_> = (1..=4).map(QueuePlace).collect();
     let resumed = Attached { received: places[..3].to_vec(), ..Attached::default() };
     attachment.attached(held(1), resumed, &to);
@@ -191,7 +239,7 @@ async fn shared_subscriptions_that_a_call_cannot_hold_are_told_in_others() {
     let mut state = attachment.state.lock();
     let ask = Ask::Subscribe { filters: filters.clone(), subscription_id: None };
     state.note_shared(ask, &Answer::Reasons(vec![ReasonCode::GrantedQoS1; COUNT]));
-    let first = attachment.reattach_call(&state, held(1));
+    let first = attachment.reattach_call(&state, held(1), now());
     assert!(first.weight() < 9 << 20, "{}", first.weight());
     let SessionCall::Reattach { groups, .. } = first else { panic!("{first:?}") };
     let mut told: Vec<_> =
@@ -213,7 +261,7 @@ async fn of_what_a_group_gives_only_what_had_arrived_before_a_link_broke_is_know
     assert!(!flow.knows(place(1)), "no link broke");
     let (to, attachment) = (link(), attached(&link(), 0));
     attachment.state.lock().flow = Some(Box::new(flow));
-    attachment.begin_again(&to, SECOND);
+    attachment.begin_again(&to, second());
     let delivery = |place| SessionDelivery {
         connection: 1,
         session: held(1).session,
