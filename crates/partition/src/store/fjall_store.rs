@@ -83,7 +83,7 @@ impl FjallStore {
         let (home, found) = Home::enter(path.as_ref(), Some(config.partitions))?;
         let (tail, known) = match found {
             Found::Store => {
-                let (tail, known) = home.recover(home.room(config.reserve_bytes))?;
+                let (tail, known) = home.recover(config.reserve_bytes)?;
                 (tail, Some(known))
             }
             Found::Nothing => (home.create_tail()?, None),

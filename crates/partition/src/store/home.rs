@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::store::chain::{Link, MOST_PARTITIONS};
-use crate::store::journal::{self, Survey, Tear};
+use crate::store::journal::{self, Begun, Survey, Tear};
 use crate::store::manifests;
 use crate::store::tail::{self, Mark, Tail};
 use crate::store::tuning;
@@ -91,7 +91,7 @@ impl Home {
     /// Opens the tail of a store and cuts its journal after the last whole commit, if nothing that had been
     /// committed is lost by that. If much is in the journal and there is room to write it out, another one is begun, so
     /// that the next start need not read all of it again. Gives what was last committed as far as journals tell.
-    pub(super) fn recover(&self, room: Room) -> Result<(Tail, Recovered), OpenError> {
+    pub(super) fn recover(&self, reserve_bytes: u64) -> Result<(Tail, Recovered), OpenError> {
         let path = self.path.join("tail");
         let (tail, mark) = Tail::open(&path).map_err(|error| failed(&path, &error))?;
         let Some(mark) = mark else {
@@ -113,8 +113,13 @@ impl Home {
             Verdict::Broken(what) => return Err(broken(&self.path, what)),
         }
         let much = survey.last.is_some() && survey.newest_bytes >= tuning::READ_ONCE;
-        if much && room == Room::Enough {
-            journal::begin_another(&rows).map_err(|error| failed(&rows, &error))?;
+        // It is written out, and the tables that it goes into may be, before it is removed.
+        let needed = reserve_bytes.saturating_add(survey.newest_bytes.saturating_mul(2));
+        if much && self.room(needed) == Room::Enough {
+            let begun = journal::begin_another(&rows).map_err(|error| failed(&rows, &error))?;
+            if let Begun::No(error) = begun {
+                tracing::warn!(%error, "no further journal: the next start will read this one again");
+            }
         }
         Ok((tail, Recovered { mark, required, last: survey.last }))
     }

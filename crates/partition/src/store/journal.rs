@@ -88,13 +88,37 @@ pub(super) fn newest(folder: &Path) -> io::Result<Option<PathBuf>> {
     Ok(journals(folder)?.pop())
 }
 
+/// Whether a journal was begun.
+#[derive(Debug)]
+pub(super) enum Begun {
+    Yes,
+    /// Everything is as it was.
+    No(io::Error),
+}
+
 /// Begins a journal behind the newest one. fjall takes all before the last for complete: it writes out what is in
 /// them when it opens, and removes them.
-pub(super) fn begin_another(folder: &Path) -> io::Result<()> {
-    let Some((number, newest)) = numbered(folder)?.pop() else { return Ok(()) };
+///
+/// # Errors
+/// The newest one cannot be synced, or the one behind it is neither there for sure nor away.
+pub(super) fn begin_another(folder: &Path) -> io::Result<Begun> {
+    let newest = numbered(folder)?.pop();
+    let Some((number, newest)) = newest.filter(|(number, _)| *number < u64::MAX) else {
+        return Ok(Begun::No(io::Error::other("there is no number for it")));
+    };
     File::open(newest)?.sync_all()?;
-    File::create_new(folder.join(format!("{}.jnl", number + 1)))?.sync_all()?;
-    File::open(folder)?.sync_all()
+    let place = folder.join(format!("{}.jnl", number + 1));
+    let file = match File::create_new(&place) {
+        Ok(file) => file,
+        Err(error) => return Ok(Begun::No(error)),
+    };
+    match file.sync_all().and_then(|()| File::open(folder)?.sync_all()) {
+        Ok(()) => Ok(Begun::Yes),
+        Err(error) => {
+            fs::remove_file(&place)?;
+            Ok(Begun::No(error))
+        }
+    }
 }
 
 /// All journals, the oldest first.

@@ -196,6 +196,29 @@ fn a_failing_write_or_sync_fails_the_store_and_loses_nothing() {
 
 #[test]
 #[ignore = "needs strace"]
+fn a_store_with_much_to_read_starts_although_no_further_journal_can_be_begun() {
+    let directory = directory();
+    let store = directory.path().join("data");
+    let mut written = open(&store);
+    let mut number = 0;
+    while journal_bytes(&store).len() < 5 << 20 {
+        for _ in 0..200 {
+            number += 1;
+            written.commit(&batch(SEED, number)).unwrap();
+        }
+    }
+    let killed = image(&store);
+    let before = files(&killed.path().join("rows"));
+    let next = killed.path().join("rows/1.jnl");
+    assert!(!next.exists() && before.contains(&next.with_file_name("0.jnl")), "{before:?}");
+    let options = ["-o", "/dev/null", "-P", next.to_str().unwrap(), "-e", "trace=openat"];
+    let inject = ["-e", "inject=openat:error=ENOSPC:when=1"];
+    let run = run(killed.path(), "25", &[&options[..], &inject].concat());
+    assert!(run.status.success() && run.committed == number + 25, "{}", run.status);
+}
+
+#[test]
+#[ignore = "needs strace"]
 fn a_failing_sync_beside_the_commits_fails_the_store() {
     let directory = directory();
     let store = directory.path().join("data");
