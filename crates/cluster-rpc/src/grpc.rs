@@ -40,6 +40,8 @@ impl Network for Grpc {
         Box::pin(async move {
             let endpoint = Endpoint::from_shared(format!("http://{to}"))?
                 .tcp_nodelay(true)
+                // Whoever waits for the first connection has a limit, too; nobody waits for one that tonic makes anew.
+                .connect_timeout(transport::CONNECT_TIMEOUT)
                 .initial_stream_window_size(transport::STREAM_WINDOW_BYTES)
                 .initial_connection_window_size(transport::CONNECTION_WINDOW_BYTES)
                 .max_frame_size(transport::FRAME_BYTES)

@@ -11,6 +11,9 @@ pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// The largest HTTP/2 frame: a whole batch goes as one, where the default would cut it into four.
 pub(crate) const FRAME_BYTES: u32 = 128 << 10;
 
+/// How long a connection may take to come about, the first time and whenever a channel tries again.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A peer that hangs is noticed after this and [`KEEP_ALIVE_TIMEOUT`].
 pub(crate) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -10,9 +9,8 @@ use crate::error::FrameError;
 use crate::frame::{NodeId, RejectReason};
 use crate::grpc::Grpc;
 use crate::network::{Broken, Connection, Network};
+use crate::transport::CONNECT_TIMEOUT;
 use crate::uplink::UplinkConfig;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]

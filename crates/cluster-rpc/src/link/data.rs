@@ -1,7 +1,8 @@
 //! The data streams of a session: deliveries in, publishes out.
 
 use std::convert::Infallible;
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -45,12 +46,12 @@ impl<T: Send + 'static> Data<'_, T> {
                 None => std::future::pending().await,
             }
         };
+        let attend = async { match attend.await {} };
         tokio::select! {
             // First what is bounded by what this side sends, so a flood of deliveries keeps nobody waiting.
             biased;
             ended = self.publish(connection, eligible) => ended,
-            never = attend => match never {},
-            ended = self.deliver(connection) => ended,
+            ended = by_turns(attend, self.deliver(connection)) => ended,
         }
     }
 
@@ -124,6 +125,24 @@ impl<T: Send + 'static> Data<'_, T> {
     }
 }
 
+/// Runs both until one has ended. Each is the first every other time: the first can use up what tokio lets a task do
+/// before it has to yield, and then the second would get nowhere as long as there is something for the first.
+async fn by_turns<T>(one: impl Future<Output = T>, other: impl Future<Output = T>) -> T {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let mut is_turn_of_one = false;
+    poll_fn(|context| {
+        is_turn_of_one = !is_turn_of_one;
+        if is_turn_of_one && let Poll::Ready(ended) = one.as_mut().poll(context) {
+            return Poll::Ready(ended);
+        }
+        if let Poll::Ready(ended) = other.as_mut().poll(context) {
+            return Poll::Ready(ended);
+        }
+        if is_turn_of_one { Poll::Pending } else { one.as_mut().poll(context) }
+    })
+    .await
+}
+
 /// Gives the link's lanes to others, however the stream ends.
 struct DownAtLast<'a, T> {
     shared: &'a Shared<T>,
@@ -181,5 +200,34 @@ impl tokio_stream::Stream for DeliverOut {
         }
         let frame = ready!(this.cell.poll(this.session, context.waker()));
         Poll::Ready(frame.map(DeliverUp::encode))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::task::coop::consume_budget;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_two_that_always_have_something_to_do_neither_keeps_the_other_from_it() {
+        let done = [Cell::new(0), Cell::new(0)];
+        let busy = |number: usize| {
+            let done = &done;
+            async move {
+                loop {
+                    consume_budget().await;
+                    done[number].set(done[number].get() + 1);
+                    if done[number].get() == 10_000 {
+                        return;
+                    }
+                }
+            }
+        };
+        by_turns(busy(0), busy(1)).await;
+        let [one, other] = done.map(|done| done.get());
+        assert!(one.min(other) > 4_000, "{one} {other}");
     }
 }
