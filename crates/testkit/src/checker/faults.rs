@@ -10,6 +10,9 @@ const GRACEFUL: [&str; 4] = ["restart", "graceful", "rolling", "term"];
 /// What targets of one proxy are called: the process, its link to the store, and the one to its clients.
 const OF_A_PROXY: [&str; 3] = ["proxy ", "inner link ", "client link "];
 
+/// What targets are called that are the store's.
+const STORE: [&str; 2] = ["intermediate", "disk"];
+
 /// A clock jumps at once; one that takes longer starts a process anew, which reads the clock then.
 const AT_ONCE: u64 = super::SECOND / 20;
 
@@ -76,6 +79,26 @@ impl<'a> Faults<'a> {
         self.all.iter().filter(there).filter(move |fault| fault.touches(proxy))
     }
 
+    /// Whether a fault of `proxy` itself or of its links was there at any time from `from` on until the store must have what
+    /// the proxy had to tell it at `until`: a store that is away is told later, and only who dies meanwhile tells it never.
+    pub(super) fn may_silence(&self, proxy: usize, from: u64, until: u64) -> bool {
+        let mut told = until.saturating_add(super::SOON);
+        // In the order in which they began.
+        for fault in self.all.iter().filter(|fault| fault.touches(proxy)) {
+            if fault.from > told {
+                return false;
+            }
+            if fault.until < from {
+                continue;
+            }
+            if fault.is_of_proxy(proxy) {
+                return true;
+            }
+            told = told.max(fault.until.saturating_add(super::SOON));
+        }
+        false
+    }
+
     /// Whether what is measured by clocks from `from` to `until` may seem shorter or longer than it is. A process that did
     /// not start anew in a jump may do so at any time later.
     pub(super) fn clocks_jump(&self, from: u64, until: u64) -> bool {
@@ -100,6 +123,13 @@ impl Fault<'_> {
             number.and_then(|number| number.parse().ok()).is_none_or(|other: usize| other == proxy)
         })
     }
+    /// Whether it may have touched this proxy, and not the store alone.
+    fn is_of_proxy(&self, proxy: usize) -> bool {
+        let store = self.kind.contains("intermediate")
+            || self.target.split(", ").all(|part| STORE.contains(&part));
+        self.touches(proxy) && !store
+    }
+
     /// Whether it stops a process that can still say that it stops.
     pub(super) fn is_graceful(&self) -> bool {
         GRACEFUL.iter().any(|word| self.kind.contains(word))

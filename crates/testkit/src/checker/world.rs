@@ -388,6 +388,12 @@ impl<'a> World<'a> {
         self.faults.touching(self.conns[conn].proxy, from, until).next().is_some()
     }
 
+    /// Whether the store may not have heard what the proxy of a connection knew of it from `from` to `until`.
+    pub(super) fn is_silenced(&self, conn: usize, from: u64, until: u64) -> bool {
+        let from = from.saturating_sub(AFTER_FAULT).max(self.at(self.conns[conn].connect));
+        self.faults.may_silence(self.conns[conn].proxy, from, until)
+    }
+
     /// Other connections of the same client that may have taken effect after this one's CONNECT, and were begun up to `until`.
     pub(super) fn rivals(&self, conn: usize, until: u64) -> impl Iterator<Item = usize> {
         let Conn { client, connect, .. } = self.conns[conn];

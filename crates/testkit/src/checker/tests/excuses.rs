@@ -24,14 +24,15 @@ fn shortly(script: &mut Script, target: &str, millis: u64) {
 
 /// Whether each target and time before excuses what `forge` does.
 fn excused(begin: impl Fn() -> Script, forge: impl Fn(&mut Script), rule: Rule) {
+    let wills = rule == Rule::Will;
     for (target, millis, is_excused) in [
         ("proxy 0", 5_000, true),
         ("proxy 1, proxy 0", 5_000, true),
         ("inner link 0", 5_000, true),
         ("client link 0", 5_000, true),
-        ("intermediate", 5_000, true),
+        ("intermediate", 5_000, !wills),
         ("all", 5_000, true),
-        ("disk", 5_000, true),
+        ("disk", 5_000, !wills),
         ("17", 5_000, true),
         ("proxy 1", 1, false),
         ("inner link 1, inner link 2", 1, false),
@@ -341,6 +342,29 @@ fn what_was_retained_is_missed_though_it_was_deleted_long_after() {
             breaks(&script, Rule::Retained, 1);
         } else {
             sound(&script);
+        }
+    }
+}
+
+#[test]
+fn a_proxy_that_dies_before_the_store_is_back_may_never_tell_it_of_a_clean_disconnect() {
+    for (dies, is_excused) in [(Some("proxy 0"), true), (Some("proxy 1"), false), (None, false)] {
+        let mut script = with_will(0);
+        script.fault_of("kill", "intermediate");
+        script.end(2, End::Left(0));
+        script.wait(9_000);
+        if let Some(dies) = dies {
+            script.fault_of("kill", dies);
+            script.healed_of("kill", dies);
+        }
+        script.healed_of("kill", "intermediate");
+        script.got(1, "will/c", 2, "w", 1);
+        script.put(What::AllHealed);
+        script.settle();
+        if is_excused {
+            sound(&script);
+        } else {
+            breaks(&script, Rule::Will, 1);
         }
     }
 }
