@@ -5,6 +5,7 @@
 //! carry a message has the change, or must have declared this proxy dead. Does no I/O; time is an
 //! argument. After each change [`settle`](Roster::settle) draws the conclusions.
 
+mod news;
 #[cfg(test)]
 mod tests;
 mod waiters;
@@ -17,12 +18,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::news::{BeatDue, NewLink, Refused, RoutePoll, SessionStart};
 use self::waiters::Waiters;
 pub(crate) use self::waiters::{Wait, WaiterId};
 use super::view::{Verdict, Views};
 use crate::frame::{
     EndpointRole, Hello, Incarnation, Member, NodeId, PROTOCOL, RejectReason, RelayState, Route,
-    RouteUp, View,
+    View,
 };
 use crate::route_feed::RouteFeed;
 use crate::route_log::{RouteLog, RouteSeq, Urgency};
@@ -112,33 +114,6 @@ pub(crate) enum Phase {
         node: NodeId,
     },
     Up,
-}
-
-/// What a new link task needs.
-#[derive(Debug)]
-pub(crate) struct NewLink {
-    pub(crate) address: SocketAddr,
-    pub(crate) stop: CancellationToken,
-}
-
-/// What a new session needs.
-#[derive(Clone, Debug)]
-pub(crate) struct SessionStart {
-    /// This proxy, as it introduces itself in this session.
-    pub(crate) member: Member,
-    /// Ends when the session must.
-    pub(crate) end: CancellationToken,
-    /// Whether the intermediate may be used.
-    pub(crate) eligible: watch::Receiver<bool>,
-}
-
-/// What a route stream is to send.
-#[derive(Debug)]
-pub(crate) enum RoutePoll {
-    Frame(RouteUp),
-    Idle,
-    /// Another session has taken its place.
-    Ended,
 }
 
 impl Roster {
@@ -388,7 +363,8 @@ impl Roster {
         for entry in self.entries.values_mut() {
             entry.applied = None;
             entry.end_session();
-            // Whoever was away is there, or another that says so is: it is waited for as after a break.
+            // One of those that were away may be who turned the earlier life down, and so be back: each of them is
+            // waited for as if it had gone only now.
             if let Phase::Down { since } = &mut entry.phase {
                 *since = now;
             }
@@ -568,20 +544,6 @@ impl Roster {
             keep
         });
     }
-}
-
-/// Whether a connection was refused: nothing listens there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    Yes,
-    No,
-}
-
-/// Whether it is time for a sign of life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum BeatDue {
-    Yes,
-    No,
 }
 
 impl Phase {

@@ -211,9 +211,11 @@ fn a_store_with_much_to_read_starts_although_no_further_journal_can_be_begun() {
     let before = files(&killed.path().join("rows"));
     let next = killed.path().join("rows/1.jnl");
     assert!(!next.exists() && before.contains(&next.with_file_name("0.jnl")), "{before:?}");
-    let options = ["-o", "/dev/null", "-P", next.to_str().unwrap(), "-e", "trace=openat"];
-    let inject = ["-e", "inject=openat:error=ENOSPC:when=1"];
+    let calls = directory.path().join("calls");
+    let options = ["-o", calls.to_str().unwrap(), "-P", next.to_str().unwrap()];
+    let inject = ["-e", "trace=openat", "-e", "inject=openat:error=ENOSPC:when=1"];
     let run = run(killed.path(), "25", &[&options[..], &inject].concat());
+    assert!(fs::read_to_string(calls).unwrap().contains("(INJECTED)"));
     assert!(run.status.success() && run.committed == number + 25, "{}", run.status);
 }
 

@@ -4,6 +4,7 @@ use mqtt_codec::{QoS, TopicFilter};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
+use crate::frame::RouteUp;
 
 const LEASE: Duration = Duration::from_secs(6);
 
