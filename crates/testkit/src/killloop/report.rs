@@ -192,21 +192,29 @@ impl Display for Report {
 mod tests {
     use super::*;
 
-    fn report(first: f64, last: f64, store_bytes: u64) -> Report {
+    fn growth(first_ms: f64, last_ms: f64, sizes_mib: &[u64]) -> usize {
         let openings = |p50_ms| Openings { count: 10, p50_ms, max_ms: p50_ms };
-        Report {
-            first_openings: openings(first),
-            last_openings: openings(last),
-            samples: vec![Sample { kills: 100, store_bytes, opening_ms: last }],
+        let sample = |(at, mib): (usize, &u64)| Sample {
+            kills: 10 * at as u64,
+            store_bytes: mib << 20,
+            opening_ms: last_ms,
+        };
+        let report = Report {
+            first_openings: openings(first_ms),
+            last_openings: openings(last_ms),
+            samples: sizes_mib.iter().enumerate().map(sample).collect(),
             ..Report::new(1)
-        }
+        };
+        report.growth().len()
     }
 
     #[test]
     fn openings_that_become_slower_and_a_store_that_grows_are_troubles() {
-        assert_eq!(report(20.0, 2000.0, 100 << 20).growth(), Vec::<String>::new());
-        assert_eq!(report(20.0, 9000.0, 100 << 20).growth().len(), 1);
-        assert_eq!(report(20.0, 20.0, 1 << 30).growth().len(), 1);
+        assert_eq!(growth(20.0, 500.0, &[100, 100, 100]), 0);
+        assert_eq!(growth(20.0, 2000.0, &[100, 100, 100]), 1);
+        assert_eq!(growth(20.0, 20.0, &[4, 40, 90]), 0);
+        assert_eq!(growth(20.0, 20.0, &[4, 40, 110]), 1);
+        assert_eq!(growth(20.0, 20.0, &[513]), 1);
     }
 
     #[test]
