@@ -79,24 +79,24 @@ impl<'a> Faults<'a> {
         self.all.iter().filter(there).filter(move |fault| fault.touches(proxy))
     }
 
-    /// Whether a fault of `proxy` itself or of its links was there at any time from `from` on until the store must have what
-    /// the proxy had to tell it at `until`: a store that is away is told later, and only who dies meanwhile tells it never.
-    pub(super) fn may_silence(&self, proxy: usize, from: u64, until: u64) -> bool {
-        let mut told = until.saturating_add(super::SOON);
+    /// When the store must have what `proxy` had to tell it at `until`: a store that is away is told later. `None` if a fault
+    /// of the proxy itself or of its links was there at any time from `from` on until then: who dies tells nothing.
+    pub(super) fn told(&self, proxy: usize, from: u64, until: u64) -> Option<u64> {
+        let mut told = until.saturating_add(super::MARGIN);
         // In the order in which they began.
         for fault in self.all.iter().filter(|fault| fault.touches(proxy)) {
-            if fault.from > told {
-                return false;
+            if fault.from > told.max(until.saturating_add(super::SOON)) {
+                break;
             }
             if fault.until < from {
                 continue;
             }
             if fault.is_of_proxy(proxy) {
-                return true;
+                return None;
             }
             told = told.max(fault.until.saturating_add(super::SOON));
         }
-        false
+        Some(told)
     }
 
     /// Whether what is measured by clocks from `from` to `until` may seem shorter or longer than it is. A process that did

@@ -57,15 +57,16 @@ fn fate(world: &World<'_>, sessions: &Sessions<'_>, (will, number): (usize, usiz
     }
     let Some((ended, how)) = conn.ended.filter(|(ended, _)| *ended < world.end) else {
         let came = world.arrivals_of(will).first().map_or(0, |arrival| world.at(arrival.event));
-        let disturbed = world.is_silenced(number, came, came)
+        let disturbed = world.told(number, came, came).is_none()
             || world.rivals(number, u64::MAX).next().is_some();
         let fate = Fate::Never("whose connection lived to the end");
         return if disturbed { Fate::Either } else { fate };
     };
     let over = world.at(ended);
     if *how == End::Left(0) {
-        let disturbed = world.is_silenced(number, over, over)
-            || world.rivals(number, over.saturating_add(MARGIN)).next().is_some();
+        // Who is back before the store has heard of it takes over.
+        let told = world.told(number, over, over);
+        let disturbed = told.is_none_or(|told| world.rivals(number, told).next().is_some());
         let fate = Fate::Never("which had left with DISCONNECT");
         return if disturbed { Fate::Either } else { fate };
     }
@@ -199,7 +200,7 @@ fn early(world: &World<'_>, (number, of): (usize, usize), findings: &mut Finding
         || came.saturating_add(MARGIN) >= due
         || conn.ended.is_none_or(|(ended, how)| ended > world.end || *how == End::Left(0))
         || world.faults.clocks_jump(world.at(conn.proof), came)
-        || world.is_silenced(of, world.at(conn.proof), came)
+        || world.told(of, world.at(conn.proof), came).is_none()
         || world.rivals(of, came).next().is_some()
     {
         return;

@@ -388,10 +388,10 @@ impl<'a> World<'a> {
         self.faults.touching(self.conns[conn].proxy, from, until).next().is_some()
     }
 
-    /// Whether the store may not have heard what the proxy of a connection knew of it from `from` to `until`.
-    pub(super) fn is_silenced(&self, conn: usize, from: u64, until: u64) -> bool {
+    /// When the store surely heard what the proxy of a connection knew of it from `from` to `until`; `None` if perhaps never.
+    pub(super) fn told(&self, conn: usize, from: u64, until: u64) -> Option<u64> {
         let from = from.saturating_sub(AFTER_FAULT).max(self.at(self.conns[conn].connect));
-        self.faults.may_silence(self.conns[conn].proxy, from, until)
+        self.faults.told(self.conns[conn].proxy, from, until)
     }
 
     /// Other connections of the same client that may have taken effect after this one's CONNECT, and were begun up to `until`.

@@ -368,3 +368,24 @@ fn a_proxy_that_dies_before_the_store_is_back_may_never_tell_it_of_a_clean_disco
         }
     }
 }
+
+#[test]
+fn who_is_back_before_the_store_has_heard_of_a_clean_disconnect_takes_over() {
+    for (wait, is_excused) in [(1_500, true), (12_000, false)] {
+        let mut script = with_will(0);
+        script.fault_of("kill", "intermediate");
+        script.end(2, End::Left(0));
+        script.wait(500);
+        script.healed_of("kill", "intermediate");
+        script.wait(wait);
+        script.persistent(3, "c", true);
+        script.got(1, "will/c", 2, "w", 1);
+        script.put(What::AllHealed);
+        script.settle();
+        if is_excused {
+            sound(&script);
+        } else {
+            breaks(&script, Rule::Will, 1);
+        }
+    }
+}
