@@ -207,7 +207,8 @@ async fn a_proxy_that_is_cut_off_is_declared_dead_and_begins_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_was_declared_dead_is_told_so_although_the_intermediate_was_killed_meanwhile() {
+async fn a_proxy_that_was_declared_dead_is_told_so_although_the_intermediate_was_killed_meanwhile()
+{
     let mut cluster = Cluster::plan(2, 1).linked().start().await;
     complete(&cluster, 2, 1).await;
     let topic = name("forgotten");
