@@ -194,7 +194,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
             expiry_secs: session_expiry_secs.min(profile.maximum_session_expiry_secs),
             receive_maximum: receive_maximum.value().min(profile.inflight_maximum.max(1)),
             will: will.take().map(detached),
-            served_since_ms: None,
+            began_ms: 0,
+            served: false,
         }
     }
 
@@ -421,7 +422,8 @@ mod tests {
             expiry_secs: 0,
             receive_maximum: 10,
             will: None,
-            served_since_ms: None,
+            began_ms: 0,
+            served: false,
         };
         broker.attach(handle, call)
     }

@@ -267,7 +267,8 @@ fn attach(call: proto::AttachCall) -> Result<AttachCall, FrameError> {
         expiry_secs: call.expiry_secs,
         receive_maximum: receive_maximum.ok_or(FrameError::Invalid("receive maximum"))?,
         will: call.will.map(will).transpose()?,
-        served_since_ms: call.served_since_ms,
+        began_ms: call.began_ms,
+        served: call.served,
     })
 }
 
@@ -287,7 +288,8 @@ fn from_attach(call: AttachCall) -> proto::AttachCall {
             message: Some(from_message(&will.message)),
             delay_secs: will.delay_secs,
         }),
-        served_since_ms: call.served_since_ms,
+        began_ms: call.began_ms,
+        served: call.served,
     }
 }
 

@@ -266,9 +266,10 @@ pub struct AttachCall {
     pub receive_maximum: u16,
     /// Committed before the answer.
     pub will: Option<Will>,
-    /// If the client is served already: when the connection began, in milliseconds after the proxy heard that the
-    /// stream is open. One that is served loses its client identifier to a connection that has begun since.
-    pub served_since_ms: Option<i64>,
+    /// When the connection began, in milliseconds after the proxy heard that the stream is open.
+    pub began_ms: i64,
+    /// The client is served already, or its connection has ended: it loses its identifier to one that has begun since.
+    pub served: bool,
 }
 
 /// How a connection ended.

@@ -34,7 +34,7 @@ pub(super) fn held(session: SessionId, epoch: Epoch) -> Held {
     Held { session: SessionNumber(session.0), epoch: SessionEpoch(epoch.0) }
 }
 
-/// `began` is what [`AttachCall::served_since_ms`] stands for.
+/// `began` is there if a connection that began since is not to be ended.
 pub(super) fn attach(
     request: RequestId,
     proxy: ProxyId,

@@ -47,7 +47,8 @@ async fn client(broker: &Broker) -> Client {
         expiry_secs: 0,
         receive_maximum: 10,
         will: None,
-        served_since_ms: None,
+        began_ms: 0,
+        served: false,
     };
     broker.attach(handle, call).0
 }

@@ -431,13 +431,11 @@ impl Attachment {
 
     /// How it is attached, on a link that is there since `up`.
     fn call(&self, state: &State, up: Instant) -> AttachCall {
-        let served_since_ms = match state.stage {
-            Stage::Asking(Some(_)) => None,
-            Stage::Asking(None) | Stage::Held(_) | Stage::Lost | Stage::Gone => {
-                Some(millis_after(up, self.since))
-            }
+        let served = match state.stage {
+            Stage::Asking(Some(_)) => false,
+            Stage::Asking(None) | Stage::Held(_) | Stage::Lost | Stage::Gone => true,
         };
-        AttachCall { served_since_ms, ..self.call.clone() }
+        AttachCall { began_ms: millis_after(up, self.since), served, ..self.call.clone() }
     }
 
     fn reattach_call(&self, state: &State, held: Held, up: Instant) -> SessionCall {

@@ -31,7 +31,8 @@ fn attach(will: Option<Will>) -> Box<AttachCall> {
         expiry_secs: u32::MAX,
         receive_maximum: u16::MAX,
         will,
-        served_since_ms: Some(-86_400_000),
+        began_ms: -86_400_000,
+        served: true,
     })
 }
 

@@ -21,6 +21,9 @@ use crate::host::lines::{FRAME_BYTES, LineId, Opening};
 /// Most retained messages that are looked at for one page.
 const PAGE_MESSAGES: usize = 256;
 
+/// A call that was on its way for so long may be of a connection that has ended, and its client may be back elsewhere.
+const LATE_MILLIS: u64 = 100;
+
 /// A page of retained messages to read.
 struct PageCall {
     request: u64,
@@ -173,9 +176,15 @@ impl<S: Store> Life<S> {
         }
     }
 
-    /// When a connection began whose client is served already.
+    /// When a connection began whose client does not wait for the answer, or may not any more: it may have another one
+    /// since.
     fn began(&self, line: LineId, attach: &AttachCall, now: Instant) -> Option<UnixMillis> {
-        attach.served_since_ms.and_then(|millis| self.moment_of(line, millis, now))
+        let began = self.moment_of(line, attach.began_ms, now)?;
+        let unix = self.around.clock.unix(now);
+        let is_late = || unix.0 - began.0 >= LATE_MILLIS;
+        // A clock that was set back would keep all out whose sessions are of before.
+        let is_known = || self.owner.attached_at(&attach.client).is_none_or(|at| at <= unix);
+        (attach.served || is_late() && is_known()).then_some(began)
     }
 
     /// Calls that are answered when they are committed.

@@ -417,7 +417,8 @@ pub(super) fn client(name: &str, connection: u64) -> AttachCall {
         expiry_secs: 600,
         receive_maximum: 100,
         will: None,
-        served_since_ms: None,
+        began_ms: i64::MAX,
+        served: false,
     }
 }
 

@@ -106,10 +106,32 @@ async fn a_connection_that_was_served_without_the_store_ends_no_newer_one_but_an
     rig.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_was_long_on_its_way_ends_no_newer_one_but_an_older_session() {
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let late = |name, before: i64| {
+        let call = AttachCall { clean_start: true, began_ms: -before, ..client(name, 2) };
+        AttachCall { expiry_secs: 0, ..call }
+    };
+    q.attach(client("c", 1)).await;
+    let request = p.ask_attach(late("c", 60_000));
+    let refusal = SessionRefusal::Contested;
+    assert_eq!(p.answer(request).await, SessionAnswer::Refused { request, refusal });
+
+    let older = q.attach(served("d", 1, 3_600_000)).await.held;
+    let request = p.ask_attach(late("d", 60_000));
+    q.answer_where(is_revoked).await;
+    q.detach(older, SessionFarewell::Abnormal);
+    p.attached(request).await;
+    rig.stop().await;
+}
+
 /// A client without a lasting session that was served so many milliseconds before the stream was open.
 fn served(name: &str, connection: u64, before: i64) -> AttachCall {
-    let served_since_ms = Some(-before);
-    AttachCall { clean_start: true, expiry_secs: 0, served_since_ms, ..client(name, connection) }
+    let began_ms = -before;
+    let call = client(name, connection);
+    AttachCall { clean_start: true, expiry_secs: 0, began_ms, served: true, ..call }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,7 +44,8 @@ fn attachment(expiry_secs: u32, receive_maximum: u16) -> Attachment {
         expiry_secs,
         receive_maximum,
         will: None,
-        served_since_ms: None,
+        began_ms: 0,
+        served: false,
     };
     let limits = QueueLimits { messages: 1, bytes: 1, when_full: WhenFull::Disconnect };
     Attachment::new(call, Arc::new(Mailbox::new(limits)), oneshot::channel().0)
@@ -81,14 +82,17 @@ fn place(place: u64) -> GroupPlace {
 }
 
 #[tokio::test]
-async fn only_a_connection_that_does_not_wait_says_that_it_is_served() {
+async fn a_connection_says_when_it_began_and_whether_it_waits() {
     let attachment = attachment(0, 10);
-    let since = |up| attachment.call(&attachment.state.lock(), up).served_since_ms;
-    assert_eq!(since(attachment.since), None);
+    let told = |up| {
+        let call = attachment.call(&attachment.state.lock(), up);
+        (call.began_ms, call.served)
+    };
+    assert_eq!(told(attachment.since), (0, false));
     assert!(attachment.serve_before_answer(IdOrigin::Given));
+    assert_eq!(told(attachment.since), (0, true));
     // By the time of each link: not by how long ago it was, which changes on the way.
-    assert_eq!(since(attachment.since), Some(0));
-    assert_eq!(since(attachment.since + Duration::from_millis(7)), Some(-7));
+    assert_eq!(told(attachment.since + Duration::from_millis(7)), (-7, true));
 }
 
 #[tokio::test]
