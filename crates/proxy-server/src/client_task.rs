@@ -340,7 +340,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
                 Event::Subscribe { subscription_id, filters, ticket, .. } => {
                     self.subscribe((filters, subscription_id), ticket, now);
                 }
-                Event::Unsubscribe { filters, ticket } => self.unsubscribe(filters, ticket),
+                Event::Unsubscribe { filters, ticket } => self.unsubscribe(filters, ticket, now),
             }
         }
     }
@@ -405,7 +405,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             }
             self.connection.handle_timeout(now);
             if self.scans.is_none() {
-                self.recent.take_if(|recent| recent.is_over(now));
+                let next = self.drained.next;
+                self.recent.take_if(|recent| recent.is_over(next, now));
             }
             if self.connection.closed().is_some() {
                 return true;

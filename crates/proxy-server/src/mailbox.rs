@@ -68,6 +68,8 @@ pub(crate) struct Mailbox {
 #[derive(Debug)]
 struct Inner {
     queue: VecDeque<Delivery>,
+    /// How many messages left the queue.
+    gone: u64,
     bytes: usize,
     completions: Vec<(Ticket, ReasonCode)>,
     news: Vec<News>,
@@ -85,6 +87,8 @@ struct Inner {
 pub(crate) struct Drained {
     /// Messages in order.
     pub deliveries: VecDeque<Delivery>,
+    /// The number of the message that comes next, as [`Mailbox::next_number`] counts them.
+    pub next: u64,
     /// Publishes of this client that are where they must be.
     pub completions: Vec<(Ticket, ReasonCode)>,
     /// What the store says, in order.
@@ -115,6 +119,7 @@ impl Mailbox {
     pub(crate) fn new(limits: QueueLimits) -> Self {
         let inner = Inner {
             queue: VecDeque::new(),
+            gone: 0,
             bytes: 0,
             completions: Vec::new(),
             news: Vec::new(),
@@ -190,6 +195,7 @@ impl Mailbox {
         drained.completions.append(&mut inner.completions);
         drained.news.append(&mut inner.news);
         inner.move_messages(window, quota, &mut drained.deliveries);
+        drained.next = inner.gone;
         moved |= drained.deliveries.len() > before;
         inner.blocked = !moved && !inner.queue.is_empty();
         if moved {
@@ -215,6 +221,12 @@ impl Mailbox {
     /// Whether no message waits.
     pub(crate) fn is_empty(&self) -> bool {
         self.inner.lock().queue.is_empty()
+    }
+
+    /// The number of the message that is pushed next. They are numbered in order, from 0.
+    pub(crate) fn next_number(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.gone + inner.queue.len() as u64
     }
 
     /// The connection is over: frees what is queued; later pushes find it closed. Returns how many QoS 1 and 2
@@ -306,6 +318,7 @@ impl Inner {
 
     fn pop(&mut self) -> Option<Delivery> {
         let delivery = self.queue.pop_front()?;
+        self.gone += 1;
         self.bytes -= weight(&delivery);
         Some(delivery)
     }
@@ -313,6 +326,7 @@ impl Inner {
     fn move_messages(&mut self, mut window: usize, mut quota: usize, to: &mut VecDeque<Delivery>) {
         if to.is_empty() && self.queue.len() <= window && self.bytes <= quota {
             std::mem::swap(&mut self.queue, to);
+            self.gone += to.len() as u64;
             self.bytes = 0;
             return;
         }

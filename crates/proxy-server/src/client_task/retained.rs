@@ -38,10 +38,8 @@ pub(crate) struct Scans {
     begun: usize,
     /// The page of the first that was asked for.
     asked: Option<AskNumber>,
-    /// Hashes of topics of messages with RETAIN that came, and when.
+    /// Hashes of topics of messages with RETAIN that came, and the number of the last of each.
     live: HashMap<u64, u64, foldhash::fast::RandomState>,
-    /// One more with each subscription.
-    clock: u64,
     page: usize,
 }
 
@@ -52,10 +50,12 @@ struct Scan {
     since: Since,
 }
 
-/// When a subscription began: what came live from then on is not older than what the store has.
+/// When a subscription began: what was put into the mailbox from then on is not older than what the store has. What
+/// waited there before may be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Since {
-    clock: u64,
+    /// The number of the first message after it.
+    mark: u64,
     at: Instant,
 }
 
@@ -77,7 +77,6 @@ impl Scans {
             begun: 0,
             asked: None,
             live: HashMap::default(),
-            clock: 0,
             page: FIRST_PAGE,
         }
     }
@@ -92,11 +91,11 @@ impl Scans {
         self.queue.is_empty() && self.begun == 0
     }
 
-    /// A SUBSCRIBE has come. To be called before any message can come because of it, and ended by [`end`](Self::end).
-    pub(crate) fn begin(&mut self, now: Instant) -> Since {
-        self.clock += 1;
+    /// A SUBSCRIBE has come when the next message had the number `mark`. To be called before any message can come because
+    /// of it, and ended by [`end`](Self::end).
+    pub(crate) fn begin(&mut self, mark: u64, now: Instant) -> Since {
         self.begun += 1;
-        Since { clock: self.clock, at: now }
+        Since { mark, at: now }
     }
 
     /// A SUBSCRIBE is answered.
@@ -128,11 +127,11 @@ impl Scans {
         self.queue.retain(|scan| scan.request.filter != *filter);
     }
 
-    /// A message with RETAIN came under `topic`, because it was published just now.
-    pub(crate) fn note_live(&mut self, topic: &TopicName) {
+    /// A message with RETAIN and this number came under `topic`, because it was published.
+    pub(crate) fn note_live(&mut self, topic: &TopicName, number: u64) {
         if self.live.len() < LIVE_TOPICS {
             let topic = self.live.hasher().hash_one(topic.as_str());
-            self.live.insert(topic, self.clock);
+            self.live.insert(topic, number);
         }
     }
 
@@ -189,7 +188,7 @@ impl Scans {
     ) -> Option<Delivery> {
         let Scan { request, since, .. } = scan;
         let topic = self.live.hasher().hash_one(message.topic.as_str());
-        if self.live.get(&topic).is_some_and(|&at| at >= since.clock) {
+        if self.live.get(&topic).is_some_and(|&last| last >= since.mark) {
             return None;
         }
         match recent.and_then(|recent| recent.last(&message.topic, since.at)) {
@@ -261,11 +260,13 @@ mod tests {
             let request = RetainedRequest { filter, qos: QoS::AtLeastOnce, subscription_id: None };
             Scan { request, after: None, since }
         };
-        let first = owed(scans.begin(now));
-        scans.note_live(&live);
+        let first = owed(scans.begin(7, now));
+        // It waited before the subscription began.
+        scans.note_live(&old, 6);
+        scans.note_live(&live, 7);
         scans.end();
         // A later subscription is owed what came before it.
-        let second = owed(scans.begin(now));
+        let second = owed(scans.begin(8, now));
         for (scan, topic, sent) in
             [(&first, &old, true), (&first, &live, false), (&second, &live, true)]
         {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use cluster_rpc::frame::SessionRefusal;
 use mqtt_codec::{Message, PacketId, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
-use mqtt_session::{Delivery, DeliverySource, Once, Ticket};
+use mqtt_session::{DeliverySource, Once, Ticket};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::kept::{Due, Key};
@@ -31,7 +31,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         let asked =
             ask_for(stored, |filters| self.ask(Ask::Subscribe { filters, subscription_id }));
         let (places, filters): (Vec<usize>, Vec<_>) = local.into_iter().unzip();
-        let since = (!filters.is_empty()).then(|| self.scans().begin(now));
+        let mark = self.publisher.mailbox.next_number();
+        let since = (!filters.is_empty()).then(|| self.scans().begin(mark, now));
         let subscribed = self.broker.subscribe(&self.client.handle, filters, subscription_id);
         for (at, reason) in places.into_iter().zip(subscribed.reasons) {
             reasons[at] = reason;
@@ -48,13 +49,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     }
 
     /// Unsubscribes where each filter is.
-    pub(super) fn unsubscribe(&mut self, filters: Vec<TopicFilter>, ticket: Ticket) {
+    pub(super) fn unsubscribe(&mut self, filters: Vec<TopicFilter>, ticket: Ticket, now: Instant) {
         for filter in &filters {
             if let Some(scans) = &mut self.scans {
                 scans.forget(filter);
-            }
-            if let Some(recent) = &mut self.recent {
-                recent.forget(filter);
             }
             self.requests.forget_retained(filter);
         }
@@ -64,6 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         let asked = ask_for(stored, |filters| self.ask(Ask::Unsubscribe(filters)));
         let (places, filters): (Vec<usize>, Vec<_>) = local.into_iter().unzip();
         let removed = self.broker.unsubscribe(&self.client.handle, &filters);
+        self.forget_recent(&filters, now);
         for (at, reason) in places.into_iter().zip(removed) {
             reasons[at] = reason;
         }
@@ -105,17 +104,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     /// Remembers which of the messages that came with RETAIN, but for the first `skipped`. Those of a group do not
     /// count: its members do not get all.
     pub(super) fn note_live(&mut self, skipped: usize, now: Instant) {
-        let is_live = |delivery: &&Delivery| {
-            delivery.message.retain && matches!(delivery.source, DeliverySource::Own)
-        };
         let had_none = self.recent.is_none();
-        for delivery in self.drained.deliveries.iter().skip(skipped).filter(is_live) {
-            if let Some(scans) = &mut self.scans {
-                scans.note_live(&delivery.message.topic);
+        let new = self.drained.deliveries.len() - skipped;
+        let first = self.drained.next - new as u64;
+        for (number, delivery) in (first..).zip(self.drained.deliveries.iter().skip(skipped)) {
+            if !delivery.message.retain || !matches!(delivery.source, DeliverySource::Own) {
+                continue;
             }
-            self.recent.get_or_insert_default().push(delivery, now);
+            if let Some(scans) = &mut self.scans {
+                scans.note_live(&delivery.message.topic, number);
+            }
+            self.recent.get_or_insert_default().push(delivery, number, now);
         }
         if had_none && self.recent.is_some() {
+            self.reset_timer(now);
+        }
+    }
+
+    /// Subscriptions have ended: what they brought, and what still waits of that, is not the newest for long.
+    fn forget_recent(&mut self, filters: &[TopicFilter], now: Instant) {
+        let mailbox = &self.publisher.mailbox;
+        let had_none = self.recent.is_none();
+        if had_none && mailbox.is_empty() {
+            return;
+        }
+        let recent = self.recent.get_or_insert_default();
+        for filter in filters {
+            recent.forget(filter, mailbox.next_number());
+        }
+        if had_none {
             self.reset_timer(now);
         }
     }
