@@ -125,8 +125,8 @@ pub struct Hello {
     pub known: Vec<Member>,
     /// What it is.
     pub role: EndpointRole,
-    /// It was let in before in this life, and nobody who serves has it now: whoever serves without it has acknowledged
-    /// messages without it.
+    /// In this life it was let in before, or told a client that a subscription is known because it reached nobody for so
+    /// long; and nobody who serves has it now. Whoever serves without it has acknowledged messages without it.
     pub stray: bool,
 }
 

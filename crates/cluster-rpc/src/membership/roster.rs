@@ -61,8 +61,9 @@ pub(crate) struct Roster {
     /// Whether one that had heard of everybody had this endpoint. Only then does it name itself: whoever joins
     /// takes it from that that the others it names are all there were.
     belongs: bool,
-    /// Whether any let this life in.
-    joined: bool,
+    /// Whether any let this life in, or one who waited for a change was told that all who count have it when nobody did:
+    /// somebody relies on being sent what he subscribed to.
+    relied_on: bool,
     waiters: Waiters,
     /// This endpoint goes for good: no session begins any more.
     leaving: bool,
@@ -142,7 +143,7 @@ impl Roster {
             leap: FIRST_LEAP,
             known: Vec::new(),
             belongs: false,
-            joined: false,
+            relied_on: false,
             waiters: Waiters::default(),
             leaving: false,
         }
@@ -163,8 +164,10 @@ impl Roster {
         seq
     }
 
-    pub(crate) fn is_applied(&self, seq: RouteSeq, now: Instant) -> bool {
-        self.floor(now).is_some_and(|floor| seq.0 <= floor)
+    pub(crate) fn is_applied(&mut self, seq: RouteSeq, now: Instant) -> bool {
+        let is_applied = self.floor(now).is_some_and(|floor| seq.0 <= floor);
+        self.relied_on |= is_applied;
+        is_applied
     }
 
     /// Waits for a change; the waiter must be taken back if it is given up.
@@ -209,7 +212,7 @@ impl Roster {
             oldest_delta: self.log.oldest(),
             known: self.known.iter().filter(named).cloned().collect(),
             role: self.role,
-            stray: self.role == EndpointRole::Proxy && self.joined && !self.views.any_complete(),
+            stray: self.role == EndpointRole::Proxy && self.relied_on && !self.views.any_complete(),
         };
         if self.leaving {
             return None;
@@ -255,7 +258,7 @@ impl Roster {
             return;
         };
         self.leap = FIRST_LEAP;
-        self.joined = true;
+        self.relied_on = true;
         entry.phase = Phase::Up;
         entry.member = Some(member);
         entry.applied = deltas_from.and_then(|first| first.checked_sub(1));
@@ -359,7 +362,7 @@ impl Roster {
         let new = Incarnation(unix_micros.max(rejected.0.saturating_add(step)));
         self.member.incarnation = new;
         self.known.retain(|member| member.node != self.member.node);
-        (self.belongs, self.joined) = (false, false);
+        (self.belongs, self.relied_on) = (false, false);
         for entry in self.entries.values_mut() {
             entry.applied = None;
             entry.end_session();
@@ -402,7 +405,7 @@ impl Roster {
     /// to be called again if nothing happens.
     pub(crate) fn settle(&mut self, now: Instant) -> Option<Instant> {
         if let Some(floor) = self.floor(now) {
-            self.waiters.release(floor);
+            self.relied_on |= self.waiters.release(floor);
         }
         let all_tried = self.names.iter().all(|name| name.tried)
             && self.entries.values().all(|entry| entry.tried || entry.phase.is_standby());

@@ -57,6 +57,15 @@ impl Script {
         self.roster.begin(address(port), self.sessions).unwrap();
     }
 
+    /// What it says first to the intermediate at a port.
+    fn hello(&mut self, port: u16) -> Hello {
+        self.begin(port);
+        let waker = Waker::noop();
+        let polled = self.roster.poll_route(address(port), self.sessions, BeatDue::No, waker);
+        let RoutePoll::Frame(RouteUp::Hello(hello)) = polled else { panic!("{polled:?}") };
+        hello
+    }
+
     fn announce(&mut self, filter: &str) -> RouteSeq {
         let filter = TopicFilter::new(filter.to_owned()).unwrap();
         self.roster.announce(Route { filter, qos: Some(QoS::AtLeastOnce) })
@@ -67,8 +76,9 @@ impl Script {
         self.roster.handle_down(address(port), Refused::No, now);
     }
 
-    fn is_applied(&self, seq: RouteSeq, secs: f64) -> bool {
-        self.roster.is_applied(seq, self.at(secs))
+    fn is_applied(&mut self, seq: RouteSeq, secs: f64) -> bool {
+        let now = self.at(secs);
+        self.roster.is_applied(seq, now)
     }
 }
 
@@ -336,14 +346,7 @@ fn one_that_came_to_a_joining_intermediate_first_does_not_name_itself() {
 #[test]
 fn one_that_was_let_in_and_that_nobody_who_serves_has_any_more_says_that_it_is_a_stray() {
     let mut script = Script::new(&["one", "two"]);
-    let stray = |script: &mut Script| {
-        script.sessions += 1;
-        script.roster.begin(address(2), script.sessions).unwrap();
-        let waker = Waker::noop();
-        let polled = script.roster.poll_route(address(2), script.sessions, BeatDue::No, waker);
-        let RoutePoll::Frame(RouteUp::Hello(hello)) = polled else { panic!("{polled:?}") };
-        hello.stray
-    };
+    let stray = |script: &mut Script| script.hello(2).stray;
     assert!(!stray(&mut script), "it is new");
     script.welcome(1, "i", None);
     let view = View { state: RelayState::Serving, members: vec![script.roster.member().clone()] };
@@ -354,6 +357,24 @@ fn one_that_was_let_in_and_that_nobody_who_serves_has_any_more_says_that_it_is_a
     let rejected = script.roster.incarnation();
     script.roster.fence(rejected, RejectReason::DeclaredDead, 0, script.at(2.0)).unwrap();
     assert!(!stray(&mut script), "its next life is new");
+}
+
+#[test]
+fn one_that_let_a_client_rely_on_a_subscription_that_nobody_knows_says_that_it_is_a_stray() {
+    for asked in [true, false] {
+        let mut script = Script::new(&["one"]);
+        let seq = script.announce("a");
+        if asked {
+            assert!(script.is_applied(seq, 8.0), "nobody was reached for so long");
+        } else {
+            let wait = script.roster.wait(seq);
+            script.roster.settle(script.at(7.9));
+            assert!(!script.hello(1).stray);
+            script.roster.settle(script.at(8.0));
+            drop(wait);
+        }
+        assert!(script.hello(1).stray);
+    }
 }
 
 #[test]

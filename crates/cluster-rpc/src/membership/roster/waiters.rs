@@ -39,13 +39,15 @@ impl Waiters {
         self.waiting.remove(&id);
     }
 
-    /// Releases everyone who waits for a change up to `floor`.
-    pub(super) fn release(&mut self, floor: u64) {
+    /// Releases everyone who waits for a change up to `floor`; whether there was anybody.
+    pub(super) fn release(&mut self, floor: u64) -> bool {
+        let waited = self.waiting.len();
         while let Some(first) =
             self.waiting.first_entry().filter(|first| first.key().seq.0 <= floor)
         {
             // A receiver that is gone has given up.
             first.remove().send(()).ok();
         }
+        self.waiting.len() < waited
     }
 }
