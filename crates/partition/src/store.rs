@@ -216,6 +216,14 @@ pub enum OpenError {
         /// What is missing.
         what: String,
     },
+    /// There is no space left on its disk. When there is, it can be opened.
+    #[error("the disk of the store at {path} is full: {error}")]
+    Full {
+        /// Where.
+        path: String,
+        /// What the system says.
+        error: String,
+    },
     /// Reading or writing failed.
     #[error("the store at {path} cannot be opened: {error}")]
     Io {

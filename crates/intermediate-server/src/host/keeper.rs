@@ -3,6 +3,7 @@
 //! Owns when there is a life and who knows the way to it. Invariant: nothing of a life that has failed is used
 //! by the next: its streams are closed, its uplink is ended, what it had not committed is sent again.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ impl Keeper {
     /// Runs until the end.
     ///
     /// # Errors
-    /// The store could not be opened at first. Later it is tried again for ever.
+    /// The store could not be opened at first, for another reason than a full disk. Later it is tried again for ever.
     pub(super) async fn run<H: Home>(self, alarm: Alarm, mut home: H) -> anyhow::Result<()> {
         let clock = Clock::start(self.uplink.machine.as_ref());
         let mut waiter = Waiter::new(alarm, self.stop.clone(), self.gone.clone());
@@ -105,6 +106,11 @@ impl Keeper {
                 Err(NotOpen::Store(error @ OpenError::InUse { .. })) if now() < patience => {
                     self.condition.set(false, error.to_string());
                 }
+                // To start anew would not help.
+                Err(error @ NotOpen::Store(OpenError::Full { .. })) => {
+                    self.say_not_open(&error);
+                    return Ok(self.open_again(home, clock, waiter).await);
+                }
                 Err(error) => return Err(error).context("open the store"),
             }
             if pause(waiter, IN_USE_LOOK).await == Pause::End {
@@ -131,13 +137,17 @@ impl Keeper {
                     let error = error.to_string();
                     // Each reason once: it is tried every second.
                     if error != told {
-                        tracing::error!(error, "the store cannot be opened; goes on trying");
-                        self.condition.set(false, format!("the store has failed: {error}"));
+                        self.say_not_open(&error);
                         told = error;
                     }
                 }
             }
         }
+    }
+
+    fn say_not_open(&self, error: &dyn Display) {
+        tracing::error!(%error, "the store cannot be opened; goes on trying");
+        self.condition.set(false, format!("the store is not open: {error}"));
     }
 
     /// One life. The outer error is one of the system, which gives no thread.

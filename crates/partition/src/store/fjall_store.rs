@@ -80,7 +80,17 @@ impl FjallStore {
     /// Another process has it, it has another format or number of partitions, or something is missing of what had been
     /// committed. In all these cases nothing of it was changed.
     pub fn open(path: impl AsRef<Path>, config: FjallConfig) -> Result<Self, OpenError> {
-        let (home, found) = Home::enter(path.as_ref(), Some(config.partitions))?;
+        let path = path.as_ref();
+        match Self::open_now(path, config) {
+            Err(OpenError::Io { path: shown, error }) if home::is_full(path) => {
+                Err(OpenError::Full { path: shown, error })
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_now(path: &Path, config: FjallConfig) -> Result<Self, OpenError> {
+        let (home, found) = Home::enter(path, Some(config.partitions))?;
         let (tail, known) = match found {
             Found::Store => {
                 let (tail, known) = home.recover(config.reserve_bytes)?;

@@ -18,6 +18,9 @@ use crate::store::{OpenError, Room};
 const FORMAT: u32 = 1;
 const FORMAT_NAME: &str = "causeway-store";
 
+/// What a start may write before anything is freed.
+const WRITTEN_AT_START: u64 = 4 << 20;
+
 /// The locked directory.
 #[derive(Debug)]
 pub(super) struct Home {
@@ -126,9 +129,8 @@ impl Home {
 
     /// Whether there is as much free space as is to be left.
     pub(super) fn room(&self, reserve_bytes: u64) -> Room {
-        let Ok(space) = rustix::fs::statvfs(&self.path) else { return Room::Low };
-        let free = space.f_bavail.saturating_mul(space.f_frsize);
-        if free < reserve_bytes { Room::Low } else { Room::Enough }
+        let is_enough = free_bytes(&self.path).is_ok_and(|free| free >= reserve_bytes);
+        if is_enough { Room::Enough } else { Room::Low }
     }
 
     fn check_lists(&self) -> Result<(), OpenError> {
@@ -316,6 +318,16 @@ fn clear_unfinished(path: &Path) -> Result<(), OpenError> {
 
 pub(super) fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+/// Whether there is hardly any space left for what is written at a start.
+pub(super) fn is_full(path: &Path) -> bool {
+    free_bytes(path).is_ok_and(|free| free < WRITTEN_AT_START)
+}
+
+fn free_bytes(path: &Path) -> rustix::io::Result<u64> {
+    let space = rustix::fs::statvfs(path)?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize))
 }
 
 pub(super) fn failed(path: &Path, error: &dyn std::fmt::Display) -> OpenError {

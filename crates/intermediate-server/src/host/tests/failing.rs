@@ -6,6 +6,7 @@ use cluster_rpc::frame::{SessionAnswer, SessionRefusal};
 use mqtt_codec::ReasonCode;
 use partition::{MemoryStore, OpenError, Room};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::rig::{Intermediate, Proxy, Rig, client, with_will, within};
@@ -65,6 +66,42 @@ impl Home for Unopenable {
     fn disk_bytes(_store: &MemoryStore) -> u64 {
         0
     }
+}
+
+/// A store in memory on a disk that is full at the first attempt to open it.
+struct FullDisk {
+    attempts: mpsc::Sender<()>,
+    is_full: bool,
+}
+
+impl Home for FullDisk {
+    type Store = MemoryStore;
+
+    fn open(&mut self) -> Result<MemoryStore, OpenError> {
+        self.attempts.try_send(()).unwrap();
+        match std::mem::take(&mut self.is_full) {
+            true => Err(OpenError::Full { path: "here".to_owned(), error: "a test".to_owned() }),
+            false => Ok(MemoryStore::new()),
+        }
+    }
+
+    fn disk_bytes(_store: &MemoryStore) -> u64 {
+        0
+    }
+}
+
+#[tokio::test]
+async fn an_intermediate_whose_disk_is_full_at_its_start_waits_for_room() {
+    let (attempts, mut attempted) = mpsc::channel(2);
+    let (config, listeners, stop) =
+        (Config::default(), listeners().await, CancellationToken::new());
+    let home = FullDisk { attempts, is_full: true };
+    let node = Node::start_with(config, listeners, stop.clone(), Some(home)).unwrap();
+    for _ in 0..2 {
+        within(attempted.recv()).await.unwrap();
+    }
+    stop.cancel();
+    within(node.join()).await.unwrap();
 }
 
 async fn listeners() -> Listeners {
