@@ -236,7 +236,8 @@ impl Load {
         self.enter(Phase::Quiet);
         // Whoever looks once more is not ready before he has: he is told so in his next turn.
         tokio::time::sleep(STEP).await;
-        let drained = |ledger: &Ledger| ledger.all_ready() && ledger.owed() == 0;
+        let drained =
+            |ledger: &Ledger| ledger.all_ready() && ledger.owed() == 0 && ledger.is_silent();
         let in_time = calm && self.reached(until, drained).await;
         self.office.recorder.record(What::Settled { in_time });
         let missing = if in_time { Vec::new() } else { self.office.ledger().missing() };

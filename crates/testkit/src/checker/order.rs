@@ -40,8 +40,12 @@ pub(super) fn check(world: &World<'_>, sessions: &Sessions<'_>, findings: &mut F
                 if message.expiry_secs.is_some() || arrival.qos == 0 || refused {
                     continue;
                 }
+                // Who subscribed anew in between gets the second copy only.
                 let from = message.first;
-                let there = |chain: &super::sessions::Chain| chain.terms(from, from).is_some();
+                let there = |chain: &super::sessions::Chain| {
+                    chain.terms(from, from).is_some()
+                        && chain.leaving.is_none_or(|leaving| leaving > arrival.event)
+                };
                 if !sessions.matching(life, message.topic).any(there) {
                     continue;
                 }

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use super::faults::Fault;
 use super::sessions::{Copy, Sessions};
 use super::world::{Arrival, World};
 use super::{Findings, Rule};
@@ -62,10 +63,13 @@ fn judge(
     groups.dedup();
     let own = usize::from(chains().any(|chain| !sessions.is_shared(chain)));
     for qos in [0, 2] {
-        // Sent again at QoS 1 it is another message to the server.
+        // Sent again at QoS 1 it is another message to the server, and so it is at QoS 2 if the server has forgotten it: with
+        // its session, or because a full store refused it, which its publisher did not hear.
+        let mut faults = world.faults.around(world.at(message.first), world.at(message.last));
         let sends = match message.qos {
             1 => message.sends as usize,
             2 if sessions.forgotten.contains(&number) => message.sends as usize,
+            2 if faults.any(Fault::fills_the_store) => message.sends as usize,
             _ => 1,
         };
         let live = (own + groups.len()).max(1) * sends;

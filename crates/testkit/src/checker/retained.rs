@@ -127,7 +127,12 @@ fn ages(
             let acked = acked.filter(|&newer| is_older(world, sessions, arrival.message, newer));
             let newer = newest.filter(|newer| {
                 is_older(world, sessions, arrival.message, newer.message)
-                    && lasts(sessions, (life, number), newer.event, arrival.event)
+                    && lasts(
+                        sessions,
+                        (life, number),
+                        world.messages[newer.message].first,
+                        arrival.event,
+                    )
                     && is_remembered(world, sessions, (life, number), (newer, arrival))
             });
             if let (Some(asked), Some(newer)) = (asked, acked) {
@@ -210,7 +215,7 @@ fn is_over(world: &World<'_>, asked: &Asked, arrival: &Arrival) -> bool {
         && !world.is_disturbed(asked.conn, from, until)
 }
 
-/// Whether a subscription to the topic lasted from one arrival to another.
+/// Whether a subscription to the topic lasted from when one message was published until another came.
 fn lasts(
     sessions: &Sessions<'_>,
     (life, topic): (usize, usize),

@@ -280,8 +280,9 @@ impl<'a> Sessions<'a> {
             let qos = later.iter().map(|later| later.qos).fold(code, u8::min);
             let no_local = chain.asked[asked..].iter().any(|asked| asked.no_local);
             chain.pieces.push(Piece::open(place, Terms { qos, no_local }));
-        } else if chain.asked.iter().all(|asked| asked.answer.is_some_and(|(_, code)| code >= 0x80))
+        } else if chain.asked.iter().all(|asked| asked.answer.is_some_and(|(_, code)| code > 0x80))
         {
+            // 0x80 is also said where nobody knows whether it was done.
             chain.leaving = Some(place);
             chain.left = Some(place);
             open.chains.remove(&(chain.life, chain.filter));

@@ -18,6 +18,10 @@ const WILL: Duration = Duration::from_secs(16);
 /// How long after it was due a will is waited for again when all faults are healed.
 const STILL_DUE: Duration = Duration::from_secs(60);
 
+/// How long nothing has come when nothing more is on its way: a client may take its time with what it confirms, and gets
+/// the next then.
+const SILENCE: Duration = Duration::from_secs(2);
+
 /// Shared by all clients.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
@@ -25,6 +29,7 @@ pub(super) struct Ledger {
     /// What was missing when the load ended.
     pub unsettled: Option<Vec<String>>,
     last_conn: u64,
+    last_arrival: Option<Instant>,
     /// Whether a client has all it wants, by its number; absent if nobody waits for it.
     ready: BTreeMap<usize, bool>,
     slots: Vec<Slot>,
@@ -92,6 +97,11 @@ impl Ledger {
     pub(super) fn owed(&self) -> usize {
         let open = self.open.values().filter(|open| self.is_owed(open)).count();
         open + self.looks.len()
+    }
+
+    /// Whether nothing is on its way any more that is not known here to be owed.
+    pub(super) fn is_silent(&self) -> bool {
+        self.last_arrival.is_none_or(|last| last.elapsed() >= SILENCE)
     }
 
     /// What is being waited for, in words.
@@ -194,8 +204,11 @@ impl Ledger {
     /// A PUBLISH has come to `slot`, and perhaps so to a group.
     pub(super) fn received(&mut self, slot: usize, group: Option<usize>, arrival: &Arrival) {
         self.counts.received += 1;
+        self.last_arrival = Some(Instant::now());
         let Some(message) = &arrival.message else { return };
-        if arrival.retain {
+        // What is on its way as it was published is not sent as retained beside that.
+        let newest = self.newest.get(arrival.topic.as_str());
+        if arrival.retain || newest.is_some_and(|newest| newest.message == *message) {
             self.looks.remove(&(slot, arrival.topic.as_str().to_owned()));
         }
         if message.publisher.starts_with("will/") {

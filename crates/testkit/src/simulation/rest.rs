@@ -27,7 +27,9 @@ const COMPARED: u64 = 2_500_000;
 /// Something is not as it must be.
 pub(super) fn look(world: &mut World) -> Result<(), Fault> {
     let (hub, latest) = (world.hub(), world.now + JOINED);
-    while !world.servers[hub].serves(world.proxies()) {
+    while !world.servers[hub].serves(world.proxies())
+        || !world.servers[..hub].iter().all(Server::is_served)
+    {
         if world.now > latest {
             return Err(Fault("the intermediate does not serve everybody".to_owned()));
         }

@@ -203,6 +203,15 @@ impl Server {
         }
     }
 
+    /// Whether it is a proxy that an intermediate serves in this life of it: one whose clock was set back waits until the
+    /// earlier one is dead.
+    pub(super) fn is_served(&self) -> bool {
+        match self.running.as_ref().and_then(|running| running.node.as_ref()) {
+            Some(Node::Proxy(node)) => node.stats().uplink.serving > 0,
+            _ => false,
+        }
+    }
+
     /// Looks at what it counts when nobody has sent anything for a while.
     ///
     /// # Errors
@@ -235,6 +244,11 @@ fn check_proxy(node: &proxy_server::Node, config: &proxy_server::Config) -> Resu
     let window = stats.uplink.window_messages as u64;
     if window > most {
         return Err(Fault(format!("{window} messages in a window for {most}")));
+    }
+    // The last one fits if there is any room.
+    let (window, most) = (stats.uplink.window_bytes, config.cluster.window_bytes.bytes());
+    if window > most + config.mqtt.maximum_packet_size.bytes() {
+        return Err(Fault(format!("{window} bytes in a window for {most}")));
     }
     Ok(())
 }

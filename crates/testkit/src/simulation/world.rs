@@ -6,6 +6,8 @@
 use std::io;
 use std::time::Duration;
 
+use daemon::ByteSize;
+
 use crate::record::{Recorder, What};
 
 use super::Options;
@@ -72,11 +74,13 @@ impl World {
         let disk = Disk::new(net.clone(), hub);
         disk.set_syncs(!options.lying_disk);
         let mut servers = Vec::new();
+        let narrow = random.index(3) == 0;
+        let mut limits = narrow.then(|| Random::part(seed, "limits"));
         for site in 0..proxies {
-            let role = Role::Proxy(Box::new(proxy_config(site, hub)));
+            let role = Role::Proxy(Box::new(proxy_config(site, hub, limits.as_mut())));
             servers.push(Server::new(seed, site, role, net.clone()));
         }
-        let role = Role::Intermediate(Box::new(intermediate_config()), disk.clone());
+        let role = Role::Intermediate(Box::new(intermediate_config(limits.as_mut())), disk.clone());
         servers.push(Server::new(seed, hub, role, net.clone()));
         let clients = Process::new(0);
         let recorder = {
@@ -216,16 +220,36 @@ impl World {
     }
 }
 
-fn proxy_config(site: Site, hub: Site) -> proxy_server::Config {
+/// What a client may send, with its topic, is smaller.
+const PACKET: u64 = 16 << 10;
+
+/// `narrow` draws limits that a few clients reach: who sends has to wait, and nothing of it may be lost.
+fn proxy_config(site: Site, hub: Site, narrow: Option<&mut Random>) -> proxy_server::Config {
     let mut config =
         proxy_server::Config { node_id: proxy_name(site), ..proxy_server::Config::default() };
     config.cluster.intermediates = vec![address(hub).to_string()];
+    if let Some(random) = narrow {
+        config.mqtt.inflight_maximum = 1 + random.index(8) as u16;
+        config.mqtt.maximum_packet_size = ByteSize::new(PACKET);
+        config.cluster.window_messages = 1 + random.index(16);
+        config.cluster.window_bytes = ByteSize::new(PACKET << random.index(3));
+    }
     config
 }
 
-fn intermediate_config() -> intermediate_server::Config {
-    intermediate_server::Config {
+fn intermediate_config(narrow: Option<&mut Random>) -> intermediate_server::Config {
+    let mut config = intermediate_server::Config {
         node_id: "intermediate".to_owned(),
         ..intermediate_server::Config::default()
+    };
+    if let Some(random) = narrow {
+        config.maximum_packet_size = ByteSize::new(PACKET);
+        config.credit.messages = 1 + random.index(16) as u64;
+        config.credit.bytes = ByteSize::new(64 << 10);
+        config.outbox.bytes = ByteSize::new(1 << 20);
+        config.outbox.qos0_bytes = ByteSize::new(1 << 10);
+        config.outbox.window_messages = 1 + random.index(8);
+        config.outbox.window_bytes = ByteSize::new(64 << 10);
     }
+    config
 }
