@@ -32,7 +32,7 @@ pub(crate) use self::shared::{PublishPoll, Shared};
 pub use self::status::{IntermediateState, IntermediateStatus, UplinkStatus};
 pub(crate) use self::store::StoreShared;
 pub use self::store::{LinkEpoch, StoreEvent, StoreEvents, StoreLink};
-use crate::frame::{Member, OriginId, Provenance, Route};
+use crate::frame::{Incarnation, Member, OriginId, Provenance, Route};
 use crate::lane::{lane_of, origin_of};
 use crate::machine::Machine;
 use crate::origin::Publication;
@@ -90,6 +90,13 @@ impl<T: Send + 'static> Uplink<T> {
     /// Sets or withdraws a row of this proxy's routing table; repeating one costs nothing.
     pub fn announce(&self, route: Route) -> RouteSeq {
         self.shared.announce(route)
+    }
+
+    /// This life of the proxy. What a connection published in an earlier one is dropped, so it must not publish more: that
+    /// would overtake what its client sends again.
+    #[must_use]
+    pub fn life(&self) -> Incarnation {
+        self.shared.life()
     }
 
     /// Whether every intermediate that may carry a message knows the change.

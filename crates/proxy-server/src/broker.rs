@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster_rpc::frame::{AttachCall, Provenance, SessionFarewell};
+use cluster_rpc::frame::{AttachCall, Incarnation, Provenance, SessionFarewell};
 use cluster_rpc::{RouteSeq, Uplink, WindowFull};
 use mqtt_codec::{Message, QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
 use mqtt_session::{CloseReason, Ended, ServerProfile, Ticket};
@@ -88,6 +88,8 @@ pub(crate) struct Publisher {
     pub mailbox: Arc<Mailbox>,
     /// XXH3-64 of its client identifier.
     pub hash: u64,
+    /// The life of this proxy in which it connected.
+    pub life: Incarnation,
     /// Recipients of the topics it publishes to.
     pub cache: FanoutCache,
     /// What happened since the last wake-up.
@@ -197,7 +199,7 @@ impl Broker {
         now: Instant,
     ) -> Published {
         let Publication { message, once, ticket } = publication;
-        let Publisher { mailbox, hash, cache, tally, crowded } = publisher;
+        let Publisher { mailbox, hash, cache, tally, crowded, life: _ } = publisher;
         tally.received(message.qos);
         let expires_at = expiry(&message, now);
         let message = Arc::new(message);

@@ -173,8 +173,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         self.publisher.tally.flush(&self.broker.metrics);
         // Local recipients have it already, so the cluster should get it too. If it cannot, the client is told
         // nothing, and may send it again.
-        let late = self.stalled.take();
-        let late = late.and_then(|late| leftovers::relay(&self.broker, late.stalled).err());
+        let (late, life) = (self.stalled.take(), self.publisher.life);
+        let late = late.and_then(|late| leftovers::relay(&self.broker, late.stalled, life).err());
         if let Some(ticket) = late.map(Stalled::into_ticket) {
             self.broker.metrics.count_dropped(DropReason::UplinkFull, 1);
             self.connection.complete(ticket, ReasonCode::QuotaExceeded);
@@ -221,13 +221,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             self.congested = None;
             progress = true;
         }
+        let is_late = self.is_of_earlier_life();
         let Some(waiting) = &mut self.stalled else {
             return progress;
         };
+        if is_late {
+            self.connection.close(ReasonCode::ServerShuttingDown);
+        }
         if waiting.room.as_mut().poll(context).is_pending() {
             return progress;
         }
-        if let Some(waiting) = self.stalled.take() {
+        if let Some(waiting) = self.stalled.take_if(|_| !is_late) {
             let again = self.broker.relay(waiting.stalled).err();
             self.stalled = again.map(|stalled| self.wait_for_room(stalled));
         }
@@ -345,7 +349,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         }
     }
 
+    /// Whether this proxy was declared dead since this client connected: it closes all of them.
+    fn is_of_earlier_life(&self) -> bool {
+        self.publisher.life != self.broker.uplink.life()
+    }
+
     fn publish(&mut self, publication: Publication, now: Instant) {
+        if self.is_of_earlier_life() {
+            return self.connection.close(ReasonCode::ServerShuttingDown);
+        }
         match self.broker.publish(&mut self.publisher, publication, now) {
             Published::Done(ticket, reason) => self.connection.complete(ticket, reason),
             Published::Pending => {}

@@ -215,6 +215,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
         let publisher = Publisher {
             mailbox: Arc::clone(&client.handle.mailbox),
             hash,
+            life: broker.uplink.life(),
             cache: FanoutCache::new(Some(client.handle.key), REMEMBERED_TOPICS),
             tally: Tally::default(),
             crowded: false,

@@ -20,8 +20,8 @@ pub enum DropReason {
     Expired,
     /// Larger than the client's Maximum Packet Size.
     TooLarge,
-    /// Not sent to the cluster: its publisher is gone and the uplink has no room. Local recipients
-    /// got it.
+    /// Not sent to the cluster: its publisher is gone and the uplink has no room, or had none until this proxy was
+    /// declared dead. Local recipients got it.
     UplinkFull,
     /// The session ended with the message in its queue.
     SessionEnded,

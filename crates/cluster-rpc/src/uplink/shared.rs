@@ -46,6 +46,8 @@ pub(crate) struct Shared<T> {
     events: Notify,
     window_free: Notify,
     serving: watch::Sender<bool>,
+    /// The present life.
+    life: AtomicU64,
     /// A new life was begun and not yet reported.
     fenced: AtomicBool,
     views_changed: AtomicBool,
@@ -113,6 +115,7 @@ impl<T> Shared<T> {
             events: Notify::new(),
             window_free: Notify::new(),
             serving: watch::Sender::new(false),
+            life: AtomicU64::new(incarnation.0),
             fenced: AtomicBool::new(false),
             views_changed: AtomicBool::new(false),
             numbers: AtomicU64::new(1),
@@ -208,6 +211,7 @@ impl<T> Shared<T> {
         let parked = {
             let mut window = self.window.lock();
             window.incarnation = new;
+            self.life.store(new.0, Ordering::Release);
             let dropped = window.origin.fence();
             window.dropped.extend(dropped);
             window.open.clear();
@@ -226,6 +230,10 @@ impl<T> Shared<T> {
         self.fenced.store(true, Ordering::Release);
         self.events.notify_one();
         self.window_free.notify_waiters();
+    }
+
+    pub(crate) fn life(&self) -> Incarnation {
+        Incarnation(self.life.load(Ordering::Acquire))
     }
 
     // ---- messages
