@@ -50,8 +50,11 @@ fn judge(world: &World<'_>, number: usize, connected: Connected, findings: &mut 
         return;
     }
     let may_be_gone = |other: &usize| may_be_gone(world, &world.conns[*other], connected);
-    let gone = surely
-        .is_none_or(|surely| surely.expiry_secs == 0 || may_have_expired(world, surely, connected));
+    let gone = surely.is_none_or(|surely| {
+        surely.expiry_secs == 0
+            || may_have_expired(world, surely, connected)
+            || may_be_taken_for_older(world, (conn.client, surely), connected)
+    });
     if !gone && !before.others.iter().any(may_be_gone) {
         let what = || format!("{id} was not told of its session");
         findings.add(Rule::SessionPresent, what, &shown);
@@ -100,6 +103,19 @@ fn may_be_gone(world: &World<'_>, other: &Conn<'_>, connected: Connected) -> boo
     // One that was given up may be undone, with the session that it began.
     let undone = other.connected.is_none() && other.clean_start;
     other.expiry_secs == 0 || undone || may_have_expired(world, other, connected)
+}
+
+/// Whether a clean start from before `other`, of which the store is told again after it was away, may have ended the session
+/// of `other`: which of them was first it sees by a clock that was set meanwhile.
+fn may_be_taken_for_older(
+    world: &World<'_>,
+    (client, other): (usize, &Conn<'_>),
+    connected: Connected,
+) -> bool {
+    let of_client = world.clients[client].iter().map(|&earlier| &world.conns[earlier]);
+    let mut earlier = of_client.filter(|earlier| earlier.connect < other.connect);
+    earlier.any(|earlier| earlier.clean_start && earlier.expiry_secs == 0)
+        && world.faults.clocks_jump(world.at(other.connect), world.at(connected.event))
 }
 
 /// Whether the session that the client had with `other` may have expired when it was `connected` again.
