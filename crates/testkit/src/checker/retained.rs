@@ -125,7 +125,13 @@ fn ages(
             let asked = first_request(world, sessions, (life, number), arrival);
             let acked = asked.and_then(|asked| topic.newest_before(asked));
             let acked = acked.filter(|&newer| is_older(world, sessions, arrival.message, newer));
-            let newer = newest.filter(|newer| {
+            // Of two publishers the older message may take longer: then it is the last one that came.
+            let came_later = |newer: &Arrival| {
+                let same = |other: &&Arrival| other.message == arrival.message;
+                let mut same = arrivals.iter().filter(same).map(|other| other.event);
+                same.any(|event| newer.event < event && event < arrival.event)
+            };
+            let newer = newest.filter(|newer| !came_later(newer)).filter(|newer| {
                 is_older(world, sessions, arrival.message, newer.message)
                     && lasts(
                         sessions,

@@ -37,17 +37,25 @@ pub(super) fn look(world: &mut World) -> Result<(), Fault> {
     }
     let mut attempts = 0;
     loop {
-        world.still = true;
-        pass(world, DRAINED)?;
         attempts += 1;
-        match world.servers.iter().try_for_each(Server::check_at_rest) {
+        match rest_and_alter(world) {
             Ok(()) => break,
             Err(fault) if attempts == ATTEMPTS => return Err(fault),
             // A link may be dead without a word: that is noticed after some seconds.
             Err(_) => go_on(world),
         }
         pass(world, SILENT)?;
+        world.servers[hub].forget_altered();
     }
+    go_on(world);
+    Ok(())
+}
+
+fn rest_and_alter(world: &mut World) -> Result<(), Fault> {
+    let hub = world.hub();
+    world.still = true;
+    pass(world, DRAINED)?;
+    world.servers.iter().try_for_each(Server::check_at_rest)?;
     for proxy in 0..world.proxies() {
         let name = proxy_name(proxy);
         if world.servers[hub].lose_route(&name) {
@@ -59,9 +67,7 @@ pub(super) fn look(world: &mut World) -> Result<(), Fault> {
         }
     }
     pass(world, COMPARED)?;
-    world.servers.iter().try_for_each(Server::check_at_rest)?;
-    go_on(world);
-    Ok(())
+    world.servers.iter().try_for_each(Server::check_at_rest)
 }
 
 fn go_on(world: &mut World) {
