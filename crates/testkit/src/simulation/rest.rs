@@ -37,22 +37,19 @@ pub(super) fn look(world: &mut World) -> Result<(), Fault> {
     }
     let mut attempts = 0;
     loop {
+        world.still = true;
+        pass(world, DRAINED)?;
         attempts += 1;
-        match rest_and_alter(world) {
+        let rests = world.servers.iter().try_for_each(Server::check_at_rest);
+        // A link may be dead without a word: that is noticed after some seconds.
+        go_on(world);
+        pass(world, SILENT)?;
+        match rests {
             Ok(()) => break,
             Err(fault) if attempts == ATTEMPTS => return Err(fault),
-            // A link may be dead without a word: that is noticed after some seconds.
-            Err(_) => go_on(world),
+            Err(_) => {}
         }
-        pass(world, SILENT)?;
-        world.servers[hub].forget_altered();
     }
-    go_on(world);
-    Ok(())
-}
-
-fn rest_and_alter(world: &mut World) -> Result<(), Fault> {
-    let hub = world.hub();
     world.still = true;
     pass(world, DRAINED)?;
     world.servers.iter().try_for_each(Server::check_at_rest)?;
@@ -67,7 +64,9 @@ fn rest_and_alter(world: &mut World) -> Result<(), Fault> {
         }
     }
     pass(world, COMPARED)?;
-    world.servers.iter().try_for_each(Server::check_at_rest)
+    world.servers.iter().try_for_each(Server::check_at_rest)?;
+    go_on(world);
+    Ok(())
 }
 
 fn go_on(world: &mut World) {

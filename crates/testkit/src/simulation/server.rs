@@ -225,14 +225,6 @@ impl Server {
         }
     }
 
-    /// What was altered and not noticed is gone, with its link.
-    pub(super) fn forget_altered(&mut self) {
-        let node = self.running.as_ref().and_then(|running| running.node.as_ref());
-        if let Some(Node::Intermediate(node)) = node {
-            self.altered = node.stats().counts.digest_mismatches;
-        }
-    }
-
     /// Makes an intermediate lose a route of the proxy with this name, if it has one.
     pub(super) fn lose_route(&mut self, of: &str) -> bool {
         let node = self.running.as_ref().and_then(|running| running.node.as_ref());
