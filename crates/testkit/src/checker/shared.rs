@@ -154,7 +154,11 @@ fn twice(
                 let (from, until) = (world.at(message.first), world.at(second.event));
                 let disturbed = |conn: usize| world.is_disturbed(conn, from, until);
                 let conns = [first.conn, second.conn, message.first_conn];
-                stays_connected(world, first, second) && !conns.into_iter().any(disturbed)
+                // What is on its way to one that leaves goes to another, and may reach both.
+                let mut ends = group.ends.iter();
+                !ends.any(|&end| message.first < end && end < second.event)
+                    && stays_connected(world, first, second)
+                    && !conns.into_iter().any(disturbed)
             }
             _ => false,
         });

@@ -139,7 +139,7 @@ impl Faults {
     }
 
     /// The servers that were killed by themselves are to be started again too.
-    pub(super) fn died(&mut self, world: &World, server: usize) {
+    pub(super) fn died(&mut self, world: &mut World, server: usize) {
         let (until, target) = (world.now + self.away(), world.name(server));
         world.tell_fault("kill", &target);
         // One that stopped just then is started by that.

@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) recorder: Recorder,
     /// The clients stand still.
     pub(super) still: bool,
+    /// When a link to the intermediate was last cut or held, or no longer.
+    pub(super) link_failed: u64,
     told: usize,
     turns: u64,
     traced: bool,
@@ -88,8 +90,20 @@ impl World {
             Recorder::new()
         };
         let traced = options.trace;
-        let (told, turns, still) = (0, 0, false);
-        Self { seed, now: 0, net, disk, servers, clients, recorder, still, told, turns, traced }
+        Self {
+            seed,
+            now: 0,
+            net,
+            disk,
+            servers,
+            clients,
+            recorder,
+            still: false,
+            link_failed: 0,
+            told: 0,
+            turns: 0,
+            traced,
+        }
     }
 
     pub(super) fn proxies(&self) -> usize {
@@ -144,22 +158,30 @@ impl World {
         self.servers[server].start(self.now);
     }
 
-    pub(super) fn tell_fault(&self, kind: &str, target: &str) {
+    pub(super) fn tell_fault(&mut self, kind: &str, target: &str) {
         self.net.lock().trace.step(
             self.now,
             [9, kind.len() as u64, target.len() as u64],
             format_args!("FAULT {kind}: {target}"),
         );
+        self.note_link(kind);
         self.record(What::Fault { kind: kind.to_owned(), target: target.to_owned() });
     }
 
-    pub(super) fn tell_healed(&self, kind: &str, target: &str) {
+    pub(super) fn tell_healed(&mut self, kind: &str, target: &str) {
         self.net.lock().trace.step(
             self.now,
             [10, kind.len() as u64, target.len() as u64],
             format_args!("HEALED {kind}: {target}"),
         );
+        self.note_link(kind);
         self.record(What::Healed { kind: kind.to_owned(), target: target.to_owned() });
+    }
+
+    fn note_link(&mut self, kind: &str) {
+        if kind.contains("link") {
+            self.link_failed = self.now;
+        }
     }
 
     /// Writes down what the world does, by the clock of the clients.
