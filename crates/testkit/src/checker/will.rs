@@ -8,7 +8,7 @@
 use super::owed::{first_arrival, judge_wait, kept};
 use super::sessions::{Chain, Copy, Sessions};
 use super::world::{Arrival, Message, World};
-use super::{AROUND_FAULT, Findings, MARGIN, Rule, SECOND, SOON};
+use super::{AROUND_FAULT, Findings, MARGIN, Rule, SECOND};
 use crate::record::End;
 
 /// "Server shutting down".
@@ -77,7 +77,8 @@ fn fate(world: &World<'_>, sessions: &Sessions<'_>, (will, number): (usize, usiz
     }
     let back = |within: u64| world.rivals(number, over.saturating_add(within)).next().is_some();
     if delay == 0 {
-        let (from, until) = (over.saturating_sub(SOON), over.saturating_add(AROUND_FAULT));
+        // Its client may have seen the end much later, over a link that was held.
+        let (from, until) = (world.at(conn.connect), over.saturating_add(AROUND_FAULT));
         let mut stops = world.faults.touching(conn.proxy, from, until);
         let graceful =
             *how == End::Sent(SHUTTING_DOWN) || stops.any(super::faults::Fault::is_graceful);
