@@ -3,6 +3,7 @@
 //! Owns the children: they die with it. Only they are ever signalled. Each listens on addresses of this run alone, which no
 //! outgoing connection can take while a process is away. Ports stay the same over all lives of a node.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -69,12 +70,20 @@ impl Spec {
     }
 }
 
-/// An address of this run that nobody listens on, on which no connection of anybody can begin.
+/// An address of this run that nobody listens on, on which no connection of anybody can begin, and that was not given
+/// to anybody before.
 pub(crate) fn address() -> anyhow::Result<SocketAddr> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let [_, high, middle, low] = std::process::id().to_be_bytes();
     let ip = Ipv4Addr::new(127, 64 | (high & 63), middle, low.max(1));
-    let listener = TcpListener::bind((ip, 0)).context("find a free port")?;
-    listener.local_addr().context("a bound listener has an address")
+    loop {
+        let listener = TcpListener::bind((ip, 0)).context("find a free port")?;
+        let address = listener.local_addr().context("a bound listener has an address")?;
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if given.insert(address.port()) {
+            return Ok(address);
+        }
+    }
 }
 
 impl Node {
