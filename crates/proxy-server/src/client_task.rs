@@ -221,17 +221,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             self.congested = None;
             progress = true;
         }
-        let is_late = self.is_of_earlier_life();
+        if self.stalled.is_some() && self.is_of_earlier_life() {
+            self.connection.close(ReasonCode::ServerShuttingDown);
+            return true;
+        }
         let Some(waiting) = &mut self.stalled else {
             return progress;
         };
-        if is_late {
-            self.connection.close(ReasonCode::ServerShuttingDown);
-        }
         if waiting.room.as_mut().poll(context).is_pending() {
             return progress;
         }
-        if let Some(waiting) = self.stalled.take_if(|_| !is_late) {
+        if let Some(waiting) = self.stalled.take() {
             let again = self.broker.relay(waiting.stalled).err();
             self.stalled = again.map(|stalled| self.wait_for_room(stalled));
         }
