@@ -123,6 +123,7 @@ impl Fault<'_> {
             number.and_then(|number| number.parse().ok()).is_none_or(|other: usize| other == proxy)
         })
     }
+
     /// Whether it may have touched this proxy, and not the store alone.
     fn is_of_proxy(&self, proxy: usize) -> bool {
         let store = self.kind.contains("intermediate")

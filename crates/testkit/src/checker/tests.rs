@@ -31,6 +31,16 @@ fn breaks(script: &Script, rule: Rule, times: u64) -> Verdict {
     verdict
 }
 
+/// It breaks this rule so often and no other if `broken`; else nothing is wrong with it.
+#[track_caller]
+fn breaks_if(broken: bool, script: &Script, rule: Rule, times: u64) {
+    if broken {
+        breaks(script, rule, times);
+    } else {
+        sound(script);
+    }
+}
+
 #[test]
 fn an_empty_history_is_sound() {
     let verdict = sound(&Script::default());

@@ -1,7 +1,7 @@
 //! What a fault excuses, and what it does not: only what it can have touched, and only around its time.
 
 use super::script::{CLEAN, Hello, Item, PERSISTENT, Script, filter, item, will};
-use super::{Rule, breaks, sound};
+use super::{Rule, breaks, breaks_if, sound};
 use crate::record::{ConnId, End, What};
 
 /// A subscriber to wills on connection 1, and a client `c` with a will on connection 2, for ten seconds.
@@ -147,11 +147,7 @@ fn a_will_that_never_comes_is_missed_soon_after_all_is_healed() {
         script.put(What::Quiet);
         script.wait(wait);
         script.put(What::Settled { in_time: true });
-        if is_missed {
-            breaks(&script, Rule::Will, 1);
-        } else {
-            sound(&script);
-        }
+        breaks_if(is_missed, &script, Rule::Will, 1);
     }
 }
 
@@ -218,11 +214,7 @@ fn a_session_has_nothing_of_an_earlier_one() {
         script.subscribe(4, filter("t", 1));
         script.got(4, "p", 1, "t", 1);
         script.settle();
-        if sends == 1 && wait == 5_000 {
-            breaks(&script, Rule::Unsubscribed, 1);
-        } else {
-            sound(&script);
-        }
+        breaks_if(sends == 1 && wait == 5_000, &script, Rule::Unsubscribed, 1);
     }
 }
 
@@ -258,11 +250,7 @@ fn order_across_the_connections_of_a_publisher() {
         script.got(1, "p", 2, topic, 1);
         script.got(1, "p", 1, "t", 1);
         script.settle();
-        if acknowledged && topic == "t" {
-            breaks(&script, Rule::Order, 1);
-        } else {
-            sound(&script);
-        }
+        breaks_if(acknowledged && topic == "t", &script, Rule::Order, 1);
     }
 }
 
@@ -285,11 +273,7 @@ fn a_session_that_ended_had_all_that_was_before_what_it_had() {
         script.got(1, "p", 3, "t", granted.min(1));
         script.end(1, End::Broken);
         script.settle();
-        if is_lost {
-            breaks(&script, Rule::Lost, 1);
-        } else {
-            sound(&script);
-        }
+        breaks_if(is_lost, &script, Rule::Lost, 1);
     }
 }
 
@@ -340,11 +324,7 @@ fn what_was_retained_is_missed_though_it_was_deleted_long_after() {
         script.wait(wait);
         script.publish(2, Item { retain: true, empty: true, ..item(2, "t", 1) });
         script.settle();
-        if is_missed {
-            breaks(&script, Rule::Retained, 1);
-        } else {
-            sound(&script);
-        }
+        breaks_if(is_missed, &script, Rule::Retained, 1);
     }
 }
 
@@ -363,11 +343,7 @@ fn a_proxy_that_dies_before_the_store_is_back_may_never_tell_it_of_a_clean_disco
         script.got(1, "will/c", 2, "w", 1);
         script.put(What::AllHealed);
         script.settle();
-        if is_excused {
-            sound(&script);
-        } else {
-            breaks(&script, Rule::Will, 1);
-        }
+        breaks_if(!is_excused, &script, Rule::Will, 1);
     }
 }
 
@@ -384,10 +360,6 @@ fn who_is_back_before_the_store_has_heard_of_a_clean_disconnect_takes_over() {
         script.got(1, "will/c", 2, "w", 1);
         script.put(What::AllHealed);
         script.settle();
-        if is_excused {
-            sound(&script);
-        } else {
-            breaks(&script, Rule::Will, 1);
-        }
+        breaks_if(!is_excused, &script, Rule::Will, 1);
     }
 }

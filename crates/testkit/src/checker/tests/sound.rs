@@ -1,7 +1,7 @@
 //! Histories in which everything is right, though it may not look so.
 
 use super::script::{CLEAN, Hello, Item, PERSISTENT, Script, filter, item};
-use super::{Rule, breaks, check, sound};
+use super::{Rule, breaks, breaks_if, check, sound};
 use crate::record::{End, Filter, What};
 
 #[test]
@@ -308,11 +308,7 @@ fn a_message_whose_first_copy_expired_comes_when_its_second_does() {
         script.publish(3, Item { dup: true, ..expiring });
         script.got(1, "p", 1, "t", 1);
         script.settle();
-        if expiry_secs.is_some() {
-            sound(&script);
-        } else {
-            breaks(&script, Rule::Order, 1);
-        }
+        breaks_if(expiry_secs.is_none(), &script, Rule::Order, 1);
     }
 }
 
@@ -519,11 +515,7 @@ fn a_member_that_the_store_lost_sight_of_may_not_be_the_only_one() {
         }
         script.got(2, "p", 1, "t", 1);
         script.settle();
-        if lost_sight {
-            sound(&script);
-        } else {
-            breaks(&script, Rule::Shared, 1);
-        }
+        breaks_if(!lost_sight, &script, Rule::Shared, 1);
     }
 }
 

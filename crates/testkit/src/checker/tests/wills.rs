@@ -1,7 +1,7 @@
 //! Wills, sound and forged.
 
 use super::script::{CLEAN, Hello, Item, PERSISTENT, Script, filter, item, will};
-use super::{Rule, breaks, sound};
+use super::{Rule, breaks, breaks_if, sound};
 use crate::record::{End, What, Will};
 
 const OF: &str = "will/c";
@@ -34,11 +34,7 @@ fn a_will_comes_after_every_end_but_a_clean_disconnect() {
                 script.got(1, OF, 2, "w", 1);
             }
             script.settle();
-            if came == due {
-                sound(&script);
-            } else {
-                breaks(&script, Rule::Will, 1);
-            }
+            breaks_if(came != due, &script, Rule::Will, 1);
         }
     }
 }
@@ -77,11 +73,7 @@ fn a_takeover_publishes_a_will_without_delay() {
             script.got(1, OF, 2, "w", 1);
         }
         script.settle();
-        if came {
-            sound(&script);
-        } else {
-            breaks(&script, Rule::Will, 1);
-        }
+        breaks_if(!came, &script, Rule::Will, 1);
     }
 }
 
@@ -97,11 +89,7 @@ fn a_session_that_goes_on_before_the_delay_is_over_calls_its_will_off() {
             script.got(1, OF, 2, "w", 1);
         }
         script.settle();
-        if came {
-            breaks(&script, Rule::Will, 1);
-        } else {
-            sound(&script);
-        }
+        breaks_if(came, &script, Rule::Will, 1);
     }
 }
 
@@ -128,11 +116,7 @@ fn a_will_does_not_come_before_its_delay_is_over() {
         script.wait(wait);
         script.got(1, OF, 2, "w", 1);
         script.settle();
-        if early {
-            breaks(&script, Rule::Will, 1);
-        } else {
-            sound(&script);
-        }
+        breaks_if(early, &script, Rule::Will, 1);
     }
 }
 
@@ -146,11 +130,7 @@ fn a_will_comes_with_the_end_of_its_session_if_that_is_earlier() {
             script.got(1, OF, 2, "w", 1);
         }
         script.settle();
-        if came {
-            sound(&script);
-        } else {
-            breaks(&script, Rule::Will, 1);
-        }
+        breaks_if(!came, &script, Rule::Will, 1);
     }
 }
 
@@ -162,11 +142,7 @@ fn a_will_comes_once() {
         script.got(1, OF, 2, "w", qos);
         script.got(1, OF, 2, "w", qos);
         script.settle();
-        if qos == 1 {
-            sound(&script);
-        } else {
-            breaks(&script, Rule::Will, 1);
-        }
+        breaks_if(qos != 1, &script, Rule::Will, 1);
     }
 }
 
