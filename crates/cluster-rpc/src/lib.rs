@@ -50,7 +50,7 @@ pub use route_log::RouteSeq;
 pub use stream::{FrameSender, Stream};
 pub use token::Token;
 pub use uplink::{
-    Deliveries, IntermediateState, IntermediateStatus, LinkEpoch, StoreEvent, StoreEvents,
-    StoreLink, Uplink, UplinkConfig, UplinkEvent, UplinkEvents, UplinkMetrics, UplinkStatus,
-    WindowFull, start, start_with_store,
+    Deliveries, IntermediateState, IntermediateStatus, LinkEpoch, NotTaken, StoreEvent,
+    StoreEvents, StoreLink, Uplink, UplinkConfig, UplinkEvent, UplinkEvents, UplinkMetrics,
+    UplinkStatus, start, start_with_store,
 };

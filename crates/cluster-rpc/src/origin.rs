@@ -32,7 +32,7 @@ pub(crate) use self::lane_queue::Outgoing;
 use self::lane_queue::{Carrier, LaneQueue};
 use crate::frame::{LANES, Lane, NodeId, Provenance, weight_of};
 use crate::lane::preference;
-use crate::uplink::{UplinkMetrics, WindowFull, count};
+use crate::uplink::{NotTaken, UplinkMetrics, count};
 
 /// A batch holds at most this many bytes, unless a single message is larger.
 const BATCH_BYTES: u64 = 64 << 10;
@@ -125,7 +125,7 @@ impl<T> Origin<T> {
         &mut self,
         publication: Publication<'_>,
         ticket: Option<T>,
-    ) -> Result<Option<LinkId>, WindowFull<T>> {
+    ) -> Result<Option<LinkId>, NotTaken<T>> {
         let Publication { lane, message, .. } = publication;
         let weight = weight_of(message);
         let queue = &mut self.lanes[usize::from(lane.0)];
@@ -141,7 +141,7 @@ impl<T> Origin<T> {
             self.backlog.add(weight);
         } else {
             if !self.has_room() {
-                return Err(WindowFull { ticket });
+                return Err(NotTaken::WindowFull { ticket });
             }
             self.kept.add(weight);
         }

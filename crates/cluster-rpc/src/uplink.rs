@@ -41,12 +41,18 @@ use crate::route_log::RouteSeq;
 /// Batches of deliveries that may wait for the broker; then the links are not read.
 const ARRIVED_BATCHES: usize = 16;
 
-/// The window is full: the message was not taken.
+/// Why a message was not taken.
 #[derive(Debug, thiserror::Error)]
-#[error("the window of unacknowledged messages is full")]
-pub struct WindowFull<T> {
-    /// The ticket, given back.
-    pub ticket: Option<T>,
+pub enum NotTaken<T> {
+    /// Wait for [`window_open`](Uplink::window_open).
+    #[error("the window of unacknowledged messages is full")]
+    WindowFull {
+        /// Given back.
+        ticket: Option<T>,
+    },
+    /// The life in which it was published is over, and what that had sent before it may be lost.
+    #[error("this proxy was declared dead and has begun a new life")]
+    EarlierLife,
 }
 
 /// Begins an uplink: its tasks run on the current tokio runtime until `shutdown`.
@@ -92,8 +98,7 @@ impl<T: Send + 'static> Uplink<T> {
         self.shared.announce(route)
     }
 
-    /// This life of the proxy. What a connection published in an earlier one is dropped, so it must not publish more: that
-    /// would overtake what its client sends again.
+    /// This life of the proxy: a connection publishes in the one it came in.
     #[must_use]
     pub fn life(&self) -> Incarnation {
         self.shared.life()
@@ -111,22 +116,24 @@ impl<T: Send + 'static> Uplink<T> {
         self.shared.applied(seq).await;
     }
 
-    /// Sends a message to every other endpoint with a matching route.
+    /// Sends a message to every other endpoint with a matching route, if `life` is not over: what was published in an
+    /// earlier one is dropped, and what came after it would overtake it when its client sends it again.
     ///
     /// With QoS >= 1 the ticket comes back in [`UplinkEvent::Completed`] or [`UplinkEvent::Refused`]. QoS 0 takes none, and is dropped and
     /// counted when nobody can carry it now.
     ///
     /// # Errors
-    /// The window is full. Wait for [`window_open`](Self::window_open).
+    /// There is no room, or `life` is over.
     pub fn publish(
         &self,
+        life: Incarnation,
         message: &Arc<Message>,
         expires_at: Option<Instant>,
         provenance: Provenance,
         ticket: Option<T>,
-    ) -> Result<(), WindowFull<T>> {
+    ) -> Result<(), NotTaken<T>> {
         let lane = lane_of(&message.topic);
-        self.shared.publish(Publication { lane, message, expires_at, provenance }, ticket)
+        self.shared.publish(life, Publication { lane, message, expires_at, provenance }, ticket)
     }
 
     /// Resolves when a QoS >= 1 message would be taken again.

@@ -140,7 +140,7 @@ async fn lives() -> Vec<(Duration, String)> {
     subscriber.applied(seq).await;
     note("served");
 
-    publisher.publish(&message(), None, Provenance::default(), Some(1)).unwrap();
+    publisher.publish(publisher.life(), &message(), None, Provenance::default(), Some(1)).unwrap();
     let Some(UplinkEvent::Deliver(deliveries)) = messages.next().await else { panic!("none") };
     assert_eq!(deliveries.messages().len(), 1);
     note("delivered");
@@ -150,7 +150,7 @@ async fn lives() -> Vec<(Duration, String)> {
     note("completed");
 
     far_end.cancel();
-    publisher.publish(&message(), None, Provenance::default(), Some(2)).unwrap();
+    publisher.publish(publisher.life(), &message(), None, Provenance::default(), Some(2)).unwrap();
     let Some(UplinkEvent::Completed(tickets)) = answers.next().await else { panic!("none") };
     assert_eq!(tickets, [2]);
     assert_eq!(node.stats().counts.declared_dead, 1);

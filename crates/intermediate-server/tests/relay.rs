@@ -133,7 +133,8 @@ impl Proxy {
         });
         let ticket = (qos > QoS::AtMostOnce).then_some(number);
         let provenance = Provenance::default();
-        self.uplink.publish(&message, None, provenance, ticket).expect("the window is not full");
+        let taken = self.uplink.publish(self.uplink.life(), &message, None, provenance, ticket);
+        taken.expect("the window is not full");
     }
 
     /// Acts on events until `done`.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster_rpc::frame::{AttachCall, Incarnation, Provenance, SessionFarewell};
-use cluster_rpc::{RouteSeq, Uplink, WindowFull};
+use cluster_rpc::{NotTaken, RouteSeq, Uplink};
 use mqtt_codec::{Message, QoS, ReasonCode, SubscriptionId, SubscriptionOptions, TopicFilter};
 use mqtt_session::{CloseReason, Ended, ServerProfile, Ticket};
 use tokio::sync::Semaphore;
@@ -52,6 +52,9 @@ pub(crate) enum Published {
     Pending,
     /// The uplink has no room: offer it again, before anything else of this client.
     Stalled(Stalled),
+    /// This proxy was declared dead since the client connected, and what it had sent before may be lost. Its connection
+    /// must end, so that it sends that again before anything newer.
+    EarlierLife,
 }
 
 /// A message as a client gave it.
@@ -68,6 +71,7 @@ pub(crate) struct Publication {
 /// A message that local recipients have and the uplink has not.
 #[derive(Debug)]
 pub(crate) struct Stalled {
+    life: Incarnation,
     message: Arc<Message>,
     expires_at: Option<Instant>,
     provenance: Provenance,
@@ -199,7 +203,10 @@ impl Broker {
         now: Instant,
     ) -> Published {
         let Publication { message, once, ticket } = publication;
-        let Publisher { mailbox, hash, cache, tally, crowded, life: _ } = publisher;
+        let Publisher { mailbox, hash, life, cache, tally, crowded } = publisher;
+        if *life != self.uplink.life() {
+            return Published::EarlierLife;
+        }
         tally.received(message.qos);
         let expires_at = expiry(&message, now);
         let message = Arc::new(message);
@@ -210,24 +217,26 @@ impl Broker {
         let provenance = Provenance { publisher: *hash, once };
         if message.qos == QoS::AtMostOnce {
             // It takes no ticket: the uplink may drop it, and counts that.
-            drop(self.uplink.publish(&message, expires_at, provenance, None));
-            return Published::Done(ticket, ReasonCode::Success);
+            return match self.uplink.publish(*life, &message, expires_at, provenance, None) {
+                Ok(()) | Err(NotTaken::WindowFull { .. }) => {
+                    Published::Done(ticket, ReasonCode::Success)
+                }
+                Err(NotTaken::EarlierLife) => Published::EarlierLife,
+            };
         }
         let ticket = PublishTicket { mailbox: Arc::clone(mailbox), ticket };
-        match self.relay(Stalled { message, expires_at, provenance, ticket }) {
-            Ok(()) => Published::Pending,
-            Err(stalled) => Published::Stalled(stalled),
-        }
+        self.relay(Stalled { life: *life, message, expires_at, provenance, ticket })
     }
 
-    /// Offers a message to the uplink, the first time or again. It comes back when there is no room.
-    pub(crate) fn relay(&self, stalled: Stalled) -> Result<(), Stalled> {
-        let Stalled { message, expires_at, provenance, ticket } = stalled;
-        match self.uplink.publish(&message, expires_at, provenance, Some(ticket)) {
-            Err(WindowFull { ticket: Some(ticket) }) => {
-                Err(Stalled { message, expires_at, provenance, ticket })
+    /// Offers a message of QoS >= 1 to the uplink, the first time or again.
+    pub(crate) fn relay(&self, stalled: Stalled) -> Published {
+        let Stalled { life, message, expires_at, provenance, ticket } = stalled;
+        match self.uplink.publish(life, &message, expires_at, provenance, Some(ticket)) {
+            Err(NotTaken::WindowFull { ticket: Some(ticket) }) => {
+                Published::Stalled(Stalled { life, message, expires_at, provenance, ticket })
             }
-            Ok(()) | Err(WindowFull { ticket: None }) => Ok(()),
+            Ok(()) | Err(NotTaken::WindowFull { ticket: None }) => Published::Pending,
+            Err(NotTaken::EarlierLife) => Published::EarlierLife,
         }
     }
 

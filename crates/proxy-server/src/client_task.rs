@@ -173,8 +173,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         self.publisher.tally.flush(&self.broker.metrics);
         // Local recipients have it already, so the cluster should get it too. If it cannot, the client is told
         // nothing, and may send it again.
-        let (late, life) = (self.stalled.take(), self.publisher.life);
-        let late = late.and_then(|late| leftovers::relay(&self.broker, late.stalled, life).err());
+        let late = self.stalled.take();
+        let late = late.and_then(|late| leftovers::relay(&self.broker, late.stalled).err());
         if let Some(ticket) = late.map(Stalled::into_ticket) {
             self.broker.metrics.count_dropped(DropReason::UplinkFull, 1);
             self.connection.complete(ticket, ReasonCode::QuotaExceeded);
@@ -221,10 +221,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             self.congested = None;
             progress = true;
         }
-        if self.stalled.is_some() && self.is_of_earlier_life() {
-            self.connection.close(ReasonCode::ServerShuttingDown);
-            return true;
-        }
         let Some(waiting) = &mut self.stalled else {
             return progress;
         };
@@ -232,8 +228,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             return progress;
         }
         if let Some(waiting) = self.stalled.take() {
-            let again = self.broker.relay(waiting.stalled).err();
-            self.stalled = again.map(|stalled| self.wait_for_room(stalled));
+            let published = self.broker.relay(waiting.stalled);
+            self.handle_published(published);
         }
         self.publish_due(now);
         true
@@ -349,19 +345,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         }
     }
 
-    /// Whether this proxy was declared dead since this client connected: it closes all of them.
-    fn is_of_earlier_life(&self) -> bool {
-        self.publisher.life != self.broker.uplink.life()
+    fn publish(&mut self, publication: Publication, now: Instant) {
+        let published = self.broker.publish(&mut self.publisher, publication, now);
+        self.handle_published(published);
     }
 
-    fn publish(&mut self, publication: Publication, now: Instant) {
-        if self.is_of_earlier_life() {
-            return self.connection.close(ReasonCode::ServerShuttingDown);
-        }
-        match self.broker.publish(&mut self.publisher, publication, now) {
+    fn handle_published(&mut self, published: Published) {
+        match published {
             Published::Done(ticket, reason) => self.connection.complete(ticket, reason),
             Published::Pending => {}
             Published::Stalled(stalled) => self.stalled = Some(self.wait_for_room(stalled)),
+            Published::EarlierLife => self.connection.close(ReasonCode::ServerShuttingDown),
         }
     }
 

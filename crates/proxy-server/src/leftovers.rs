@@ -3,18 +3,11 @@
 
 use std::sync::Arc;
 
-use cluster_rpc::frame::Incarnation;
-
-use crate::broker::{Broker, Stalled};
+use crate::broker::{Broker, Published, Stalled};
 use crate::metrics::DropReason;
 
-/// Sends a message as soon as there is room, but not in another life of this proxy than `life`: what its publisher had
-/// sent before it is lost then, and will come again. It comes back when too many wait already.
-pub(crate) fn relay(
-    broker: &Arc<Broker>,
-    stalled: Stalled,
-    life: Incarnation,
-) -> Result<(), Stalled> {
+/// Sends a message as soon as there is room. It comes back when too many wait already.
+pub(crate) fn relay(broker: &Arc<Broker>, stalled: Stalled) -> Result<(), Stalled> {
     let Ok(permit) = Arc::clone(&broker.leftovers).try_acquire_owned() else {
         return Err(stalled);
     };
@@ -23,13 +16,13 @@ pub(crate) fn relay(
         let mut stalled = stalled;
         loop {
             broker.uplink.window_open().await;
-            if broker.uplink.life() != life {
-                broker.metrics.count_dropped(DropReason::UplinkFull, 1);
-                break;
-            }
             match broker.relay(stalled) {
-                Ok(()) => break,
-                Err(again) => stalled = again,
+                Published::Stalled(again) => stalled = again,
+                Published::Done(..) | Published::Pending => break,
+                Published::EarlierLife => {
+                    broker.metrics.count_dropped(DropReason::UplinkFull, 1);
+                    break;
+                }
             }
         }
         drop(permit);

@@ -58,7 +58,7 @@ impl Script {
         message: &Arc<Message>,
         expires_at: Option<Instant>,
         ticket: Option<u32>,
-    ) -> Result<Option<LinkId>, WindowFull<u32>> {
+    ) -> Result<Option<LinkId>, NotTaken<u32>> {
         let (lane, provenance) = (Lane(lane), Provenance::default());
         self.origin.publish(Publication { lane, message, expires_at, provenance }, ticket)
     }
@@ -216,8 +216,8 @@ fn a_full_window_gives_the_ticket_back_until_completions_are_fetched() {
     script.publish(7, Q1, 1);
     script.publish(8, Q1, 2);
     assert!(!script.origin.has_room());
-    let refused = script.put(9, &message(Q1, b""), None, Some(3)).unwrap_err();
-    assert_eq!(refused.ticket, Some(3));
+    let refused = script.put(9, &message(Q1, b""), None, Some(3));
+    assert!(matches!(refused, Err(NotTaken::WindowFull { ticket: Some(3) })), "{refused:?}");
     script.publish(7, Q0, 0);
     script.sent(A);
     script.origin.handle_acked(A, &[(Lane(7), 1)]);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::WindowFull;
+use super::NotTaken;
 use super::config::UplinkConfig;
 use super::event::Arrived;
 use super::metrics::{UplinkMetrics, count};
@@ -240,11 +240,15 @@ impl<T> Shared<T> {
 
     pub(crate) fn publish(
         &self,
+        life: Incarnation,
         publication: Publication<'_>,
         ticket: Option<T>,
-    ) -> Result<(), WindowFull<T>> {
+    ) -> Result<(), NotTaken<T>> {
         let parked = {
             let mut window = self.window.lock();
+            if window.incarnation != life {
+                return Err(NotTaken::EarlierLife);
+            }
             let idle = window.origin.publish(publication, ticket)?;
             idle.and_then(|link| window.unpark(link))
         };

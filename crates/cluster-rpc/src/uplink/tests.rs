@@ -48,7 +48,8 @@ impl Proxy {
     fn publish(&self, topic: &str, qos: QoS, ticket: u32) {
         let kept = (qos != QoS::AtMostOnce).then_some(ticket);
         let message = Arc::new(message(topic, qos));
-        self.uplink.publish(&message, None, Provenance::default(), kept).unwrap();
+        let life = self.uplink.life();
+        self.uplink.publish(life, &message, None, Provenance::default(), kept).unwrap();
     }
 
     async fn serving(&self) {
@@ -192,11 +193,9 @@ async fn a_full_window_opens_when_completions_are_fetched() {
     });
     soon(proxy.uplink.window_open()).await;
     proxy.publish("t", Q1, 1);
-    let refused = proxy
-        .uplink
-        .publish(&Arc::new(message("t", Q1)), None, Provenance::default(), Some(2))
-        .unwrap_err();
-    assert_eq!(refused.ticket, Some(2));
+    let (life, second) = (proxy.uplink.life(), Arc::new(message("t", Q1)));
+    let refused = proxy.uplink.publish(life, &second, None, Provenance::default(), Some(2));
+    assert!(matches!(refused, Err(NotTaken::WindowFull { ticket: Some(2) })), "{refused:?}");
     let uplink = proxy.uplink.clone();
     let open = tokio::spawn(async move { uplink.window_open().await });
     let (_routes, _) = fake.registered().await;
@@ -419,6 +418,7 @@ async fn a_proxy_declared_dead_begins_a_new_life() {
     let (routes, hello) = fake.registered().await;
     proxy.publish("t", Q1, 1);
     proxy.publish("u", QoS::ExactlyOnce, 3);
+    let old = proxy.uplink.life();
     drop(routes);
     let mut routes = fake.routes().await;
     let again = routes.hello().await;
@@ -436,6 +436,11 @@ async fn a_proxy_declared_dead_begins_a_new_life() {
     let (_routes, hello) = fake.registered().await;
     assert_eq!(hello.member.incarnation, new);
     let mut publisher = fake.publisher().await;
+    for (qos, ticket) in [(QoS::AtMostOnce, None), (Q1, Some(9))] {
+        let message = Arc::new(message("t", qos));
+        let taken = proxy.uplink.publish(old, &message, None, Provenance::default(), ticket);
+        assert!(matches!(taken, Err(NotTaken::EarlierLife)), "it would overtake what was lost");
+    }
     proxy.publish("t", Q1, 2);
     assert_eq!(publisher.messages(1).await[0].seq, 1, "numbers begin anew");
 }

@@ -62,7 +62,9 @@ impl Post {
             let expires_at = will.expires_at.and_then(|at| clock.instant(at));
             let provenance = Provenance { publisher: 0, once: Some(will.once.0) };
             let ticket = (will.message.qos != QoS::AtMostOnce).then_some(will.id);
-            if uplink.publish(&will.message, expires_at, provenance, ticket).is_err() {
+            // It is the store's own: no life of the uplink is the wrong one.
+            let life = uplink.life();
+            if uplink.publish(life, &will.message, expires_at, provenance, ticket).is_err() {
                 self.unsent.push_front(will);
                 self.blocked = true;
                 return Sending::WindowFull;

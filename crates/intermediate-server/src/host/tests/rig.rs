@@ -387,7 +387,8 @@ impl Proxy {
 
     pub(super) fn send(&self, topic: &str, payload: &[u8]) {
         let message = Arc::new(message(topic, payload));
-        self.uplink.publish(&message, None, Provenance::default(), Some(1)).unwrap();
+        let life = self.uplink.life();
+        self.uplink.publish(life, &message, None, Provenance::default(), Some(1)).unwrap();
     }
 
     /// What has become of a message, if that is known.

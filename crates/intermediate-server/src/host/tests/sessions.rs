@@ -361,7 +361,7 @@ async fn retained_messages_are_read_in_pages() {
         retained.retain = true;
         let retained = std::sync::Arc::new(retained);
         let provenance = cluster_rpc::frame::Provenance::default();
-        p.uplink.publish(&retained, None, provenance, Some(1)).unwrap();
+        p.uplink.publish(p.uplink.life(), &retained, None, provenance, Some(1)).unwrap();
         assert_eq!(p.published().await, ReasonCode::Success);
     }
     let filter = TopicFilter::new("r/+".to_owned()).unwrap();
