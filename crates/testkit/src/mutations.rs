@@ -18,7 +18,7 @@ const SOURCES: [&str; 6] = ["Cargo.toml", "Cargo.lock", "clippy.toml", "crates",
 /// The rest of the workspace, which cargo wants to see.
 const ALSO: [&str; 1] = ["benches"];
 
-/// A fault, as a change of the source.
+/// A fault.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mutation {
@@ -26,6 +26,14 @@ pub struct Mutation {
     pub name: String,
     /// What goes wrong with it.
     pub breaks: String,
+    /// Of the sources; one a file.
+    pub changes: Vec<Change>,
+}
+
+/// A change of a source.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
     /// From the root of the repository.
     pub file: PathBuf,
     /// What is there: exactly once.
@@ -72,14 +80,14 @@ pub fn list(root: &Path) -> anyhow::Result<Vec<Mutation>> {
     Ok(list.mutation)
 }
 
-impl Mutation {
-    /// `source` with the fault in it.
+impl Change {
+    /// `source` with the change in it.
     ///
     /// # Errors
     /// What it changes is not there exactly once.
     pub fn apply(&self, source: &str) -> anyhow::Result<String> {
         let count = source.matches(&self.old).count();
-        ensure!(count == 1, "{}: found {count} times in {}", self.name, self.file.display());
+        ensure!(count == 1, "{:?}: found {count} times in {}", self.old, self.file.display());
         Ok(source.replacen(&self.old, &self.new, 1))
     }
 }
@@ -143,12 +151,18 @@ impl Copy {
         mutation: &Mutation,
         what: impl FnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let path = self.root.join(&mutation.file);
-        let source =
-            fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        fs::write(&path, mutation.apply(&source)?)?;
+        let mut sources = Vec::new();
+        for change in &mutation.changes {
+            let path = self.root.join(&change.file);
+            let source =
+                fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            fs::write(&path, change.apply(&source).with_context(|| mutation.name.clone())?)?;
+            sources.push((path, source));
+        }
         let result = what().with_context(|| format!("with {}", mutation.name));
-        fs::write(&path, source)?;
+        for (path, source) in sources {
+            fs::write(path, source)?;
+        }
         result
     }
 
@@ -267,9 +281,12 @@ mod tests {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let list = list(&root).unwrap();
         assert!(!list.is_empty());
-        for mutation in &list {
-            let source = fs::read_to_string(root.join(&mutation.file)).unwrap();
-            assert_ne!(mutation.apply(&source).unwrap(), source, "{}", mutation.name);
+        for Mutation { name, changes, .. } in &list {
+            assert!(!changes.is_empty(), "{name}");
+            for change in changes {
+                let source = fs::read_to_string(root.join(&change.file)).unwrap();
+                assert_ne!(change.apply(&source).unwrap(), source, "{name}");
+            }
         }
     }
 

@@ -51,9 +51,10 @@ pub(super) struct Faults {
 }
 
 /// A kind of fault and how often it comes beside the others.
-const KINDS: [(Kind, u64); 14] = [
+const KINDS: [(Kind, u64); 15] = [
     (Kind::KillProxy, 6),
     (Kind::KillIntermediate, 5),
+    (Kind::KillAndHold, 4),
     (Kind::KillSeveral, 2),
     (Kind::KillAll, 1),
     (Kind::KillInCommit, 4),
@@ -78,6 +79,7 @@ const JUMP: u64 = 3_600_000;
 enum Kind {
     KillProxy,
     KillIntermediate,
+    KillAndHold,
     KillSeveral,
     KillAll,
     KillInCommit,
@@ -240,6 +242,15 @@ impl Faults {
                 self.kill(world, "kill", vec![server])
             }
             Kind::KillIntermediate => self.kill(world, "kill", vec![world.hub()]),
+            Kind::KillAndHold => {
+                // One proxy comes back later than the others.
+                let killed = self.kill(world, "kill", vec![world.hub()])?;
+                let after = killed.until - world.now + self.millis(500, 5_000);
+                let held = self.hold_link(world, after);
+                world.tell_fault(held.kind, &held.target);
+                self.open.push(held);
+                Some(killed)
+            }
             Kind::KillSeveral => {
                 let spared = self.random.index(world.servers.len());
                 let others = (0..world.servers.len()).filter(|&server| server != spared);
@@ -265,7 +276,10 @@ impl Faults {
                 self.freeze(world, server)
             }
             Kind::CutLink => Some(self.cut_link(world)),
-            Kind::HoldLink => Some(self.hold_link(world)),
+            Kind::HoldLink => {
+                let time = self.millis(50, 5_000);
+                Some(self.hold_link(world, time))
+            }
             Kind::CutClients => Some(self.cut_clients(world)),
             Kind::HoldClient => self.hold_client(world),
             Kind::Slow => {
@@ -345,10 +359,9 @@ impl Faults {
         Open { until: world.now, kind: "cut link", target: world.name(site), cure: Cure::None }
     }
 
-    fn hold_link(&mut self, world: &World) -> Open {
+    fn hold_link(&mut self, world: &World, time: u64) -> Open {
         let site = self.random.index(world.proxies());
         let ways = self.random.between(1, 3);
-        let time = self.millis(50, 5_000);
         let mut net = world.net.lock();
         for direction in 0..2 {
             if ways & (1 << direction) != 0 {

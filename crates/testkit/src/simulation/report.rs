@@ -1,9 +1,11 @@
 //! Many seeds on all processors, and what is said about them.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::num::NonZero;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,12 @@ use super::{Options, Outcome, run as run_seed};
 
 /// Violations of one seed that are printed.
 const SHOWN: usize = 3;
+
+/// A seed that takes longer than this, and a millisecond for each step, goes round in a circle.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// How often it is looked for such a one.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Which seeds are run, and how.
 #[derive(Clone, Copy, Debug)]
@@ -36,39 +44,71 @@ struct Totals {
     wrong: Vec<u64>,
 }
 
-/// Runs them, prints what was found, and says whether all was as it must be.
+/// What a thread that runs seeds says.
+enum News {
+    Begun(u64),
+    Ended(Box<Outcome>),
+}
+
+/// Runs them, prints what was found, and says whether all was as it must be. The first that stands still ends it: how
+/// long a seed may take is the one thing that is measured by a real clock.
 #[must_use]
 pub fn run(plan: Plan) -> bool {
     let started = Instant::now();
-    let (next, totals) = (AtomicU64::new(0), Mutex::new(Totals::default()));
-    let options = Options { steps: plan.steps, trace: plan.trace, ..Options::default() };
     let threads = match plan.threads {
         0 => thread::available_parallelism().map_or(1, NonZero::get),
         threads => threads,
     };
-    let silent = AtomicBool::new(false);
-    let work = || {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= plan.seeds || silent.load(Ordering::Relaxed) {
-                return;
+    let (sender, news) = mpsc::sync_channel(2 * threads);
+    let next = Arc::new(AtomicU64::new(0));
+    for _ in 0..threads {
+        let (next, sender) = (Arc::clone(&next), sender.clone());
+        thread::spawn(move || work(plan, &next, &sender));
+    }
+    drop(sender);
+    let longest = LONGEST + Duration::from_millis(plan.steps);
+    let (mut totals, mut running) = (Totals::default(), BTreeMap::new());
+    loop {
+        match news.recv_timeout(LOOK) {
+            Ok(News::Begun(seed)) => {
+                running.insert(seed, Instant::now());
             }
-            let outcome = run_seed(plan.first_seed + number, options);
-            let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-            totals.add(&outcome);
-            if say(&describe(&outcome, plan)).is_err() {
-                // Nobody reads it any more.
-                silent.store(true, Ordering::Relaxed);
+            Ok(News::Ended(outcome)) => {
+                running.remove(&outcome.seed);
+                totals.add(&outcome);
+                if say(&describe(&outcome, plan)).is_err() {
+                    // Nobody reads it any more.
+                    return false;
+                }
             }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
-    };
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(work);
+        if let Some((&seed, _)) = running.iter().find(|(_, begun)| begun.elapsed() > longest) {
+            let secs = longest.as_secs();
+            let text = format!("seed {seed}: violation of progress: not at its end in {secs} s\n");
+            if say(&text).is_err() {
+                return false;
+            }
+            totals.wrong.push(seed);
+            break;
         }
-    });
-    let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
+    }
     say(&totals.summary(started.elapsed())).is_ok() && totals.wrong.is_empty()
+}
+
+fn work(plan: Plan, next: &AtomicU64, news: &SyncSender<News>) {
+    let options = Options { steps: plan.steps, trace: plan.trace, ..Options::default() };
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let seed = plan.first_seed + number;
+        if number >= plan.seeds || news.send(News::Begun(seed)).is_err() {
+            return;
+        }
+        if news.send(News::Ended(Box::new(run_seed(seed, options)))).is_err() {
+            return;
+        }
+    }
 }
 
 impl Totals {
