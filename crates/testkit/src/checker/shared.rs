@@ -147,20 +147,26 @@ fn twice(
     for (at, second) in arrivals.iter().enumerate() {
         let life = sessions.life_of(second);
         let mut before = arrivals[..at].iter().filter(|first| sessions.life_of(first) != life);
-        let both = before.find(|first| match (first.qos, second.qos) {
-            (2, 2) => first.new && second.new && lives_on(world, sessions, first, second),
+        let both = before.find(|first| {
             // In a fault the store may have lost sight of a member that is still served, and what it confirmed last.
-            (1, 1) => {
-                let (from, until) = (world.at(message.first), world.at(second.event));
-                let disturbed = |conn: usize| world.is_disturbed(conn, from, until);
-                let conns = [first.conn, second.conn, message.first_conn];
-                // What is on its way to one that leaves goes to another, and may reach both.
-                let mut ends = group.ends.iter();
-                !ends.any(|&end| message.first < end && end < second.event)
-                    && stays_connected(world, first, second)
-                    && !conns.into_iter().any(disturbed)
+            let (from, until) = (world.at(message.first), world.at(second.event));
+            let disturbed = |conn: usize| world.is_disturbed(conn, from, until);
+            let mut conns = [first.conn, second.conn, message.first_conn].into_iter();
+            match (first.qos, second.qos) {
+                // Also if the session of the first is over [MQTT-4.8.2-5].
+                (2, 2) => {
+                    let both = first.new && second.new;
+                    both && (lives_on(world, sessions, first, second) || !conns.any(disturbed))
+                }
+                (1, 1) => {
+                    // What is on its way to one that leaves goes to another, and may reach both.
+                    let mut ends = group.ends.iter();
+                    !ends.any(|&end| message.first < end && end < second.event)
+                        && stays_connected(world, first, second)
+                        && !conns.any(disturbed)
+                }
+                _ => false,
             }
-            _ => false,
         });
         if let Some(first) = both {
             let shown = [message.first, first.event, second.event];

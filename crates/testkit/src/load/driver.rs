@@ -21,6 +21,8 @@ use crate::record::{ConnId, End, Filter, What, Will};
 const OPEN: Duration = Duration::from_secs(10);
 /// How long CONNACK may take: a little more than a proxy waits for the store, to hear it say so.
 const CONNACK: Duration = Duration::from_secs(11);
+/// The same for who is in haste.
+const HASTE: Duration = Duration::from_millis(500);
 /// How long the server has to close after a DISCONNECT, and after another connection took over.
 const CLOSE: Duration = Duration::from_secs(3);
 const TAKEN_OVER: Duration = Duration::from_secs(20);
@@ -45,6 +47,8 @@ pub(super) struct Driver<N> {
     pub last_message: u64,
     /// Whether a last SUBSCRIBE was sent when all was quiet.
     pub looked: bool,
+    /// It stays away since its connection broke.
+    pub mourns: bool,
     /// A clean start whose outcome is unknown: it must be repeated until it is known.
     anew: bool,
     /// A CONNECT whose outcome is unknown may have begun another session, if it found that the earlier one had expired.
@@ -69,6 +73,7 @@ impl<N: Network> Driver<N> {
             have: Vec::new(),
             last_message: 0,
             looked: false,
+            mourns: false,
             anew: false,
             doubtful: false,
             will: None,
@@ -87,6 +92,11 @@ impl<N: Network> Driver<N> {
             let phase = self.phase();
             if phase == Phase::Over || self.habits.bouts.is_some() && phase != Phase::Run {
                 return;
+            }
+            if std::mem::take(&mut self.mourns) && phase != Phase::Run && self.habits.will.is_some()
+            {
+                // Never seen again.
+                return self.office.ledger().set_ready(self.number, true);
             }
             pause = match self.connect().await {
                 Some(line) => self.serve(line).await,
@@ -136,7 +146,9 @@ impl<N: Network> Driver<N> {
         let connect = self.introduction(conn, proxy);
         let mut line = Line::new(conn, stream, connect);
         line.send(&Packet::Connect(Box::new(line.connect.clone())));
-        let answer = timeout(CONNACK, line.exchange()).await.ok().flatten();
+        let hasty = self.phase() == Phase::Run && self.rng.u8(0..4) == 0;
+        let patience = if hasty { self.jitter(HASTE) } else { CONNACK };
+        let answer = timeout(patience, line.exchange()).await.ok().flatten();
         let refused = match answer {
             Some(Ok(Packet::ConnAck(connack))) if connack.reason == ReasonCode::Success => {
                 self.accepted(&mut line, &connack);

@@ -40,6 +40,9 @@ pub(super) struct Habits {
     /// Mean time until it leaves, and how long it stays away.
     pub stay: Option<Duration>,
     pub away: Duration,
+    /// How long it sometimes stays away when its connection broke. One with a will does not come back if the load comes to
+    /// its end meanwhile.
+    pub mourns: Option<Duration>,
     pub ways: &'static [Way],
     /// Comes in bouts only, after rests of that mean length.
     pub bouts: Option<Duration>,
@@ -52,6 +55,8 @@ pub(super) struct Habits {
 #[derive(Clone, Debug)]
 pub(super) struct Publishing {
     pub topics: Vec<String>,
+    /// Published to seldom, and often to delete what is retained.
+    pub rare: Option<String>,
     /// Mean time between messages.
     pub pause: Duration,
     pub max_bytes: usize,
@@ -74,6 +79,8 @@ pub(super) enum Way {
 }
 
 const FOREVER: u32 = u32::MAX;
+/// Longer than a lease.
+const MOURNING: Duration = Duration::from_secs(15);
 const WANDERING: &[Way] = &[Way::Leave, Way::Drop, Way::TakeOver];
 const DYING: &[Way] = &[Way::Leave, Way::LeaveWithWill, Way::Drop, Way::Drop, Way::TakeOver];
 
@@ -134,6 +141,7 @@ impl Crowd<'_> {
             stall: None,
             stay: None,
             away: Duration::ZERO,
+            mourns: None,
             ways: WANDERING,
             bouts: None,
             will: None,
@@ -155,7 +163,8 @@ impl Crowd<'_> {
 
     fn publishing(&mut self, topics: Vec<String>, pause: Duration) -> Publishing {
         let window = self.rng.usize(1..24);
-        Publishing { topics, pause, max_bytes: self.plan.max_bytes, window, retain: false }
+        let max_bytes = self.plan.max_bytes;
+        Publishing { topics, rare: None, pause, max_bytes, window, retain: false }
     }
 
     /// A publisher of retained values and a reader of them.
@@ -168,6 +177,7 @@ impl Crowd<'_> {
         let topics = (0..self.plan.topics).map(|topic| format!("r/{name}/{topic}")).collect();
         let mut publishing = self.publishing(topics, 2 * self.plan.pause);
         publishing.retain = true;
+        publishing.rare = Some(format!("r/{name}/rare"));
         writer.publishing = Some(publishing);
         self.all.push(writer);
         let mut reader = self.somebody(format!("reader{number}"));
@@ -220,7 +230,8 @@ impl Crowd<'_> {
         let short = number % 2 == 1 && habits.version == Version::V5;
         habits.expiry_secs = if short { self.rng.u32(1..4) } else { FOREVER };
         habits.away = Duration::from_millis(if short { 1000 } else { 200 });
-        habits.clean_start_percent = 5;
+        habits.mourns = short.then_some(MOURNING);
+        habits.clean_start_percent = 15;
         habits.filters = self.filters(&habits);
         habits.stay = Some(Duration::from_millis(1200));
         // Some talk too, and hear themselves or not: both directions of one session, in one set of packet identifiers.
@@ -241,7 +252,7 @@ impl Crowd<'_> {
             _ => "t/+/0".to_owned(),
         };
         let slot = self.ledger.add_slot(&format!("group{number}"));
-        let qos = if number % 3 == 2 { 2 } else { 1 };
+        let qos = if number % 3 == 2 || self.rng.u8(0..3) == 0 { 2 } else { 1 };
         for member in 0..4 {
             let mut habits = self.somebody(format!("member{number}-{member}"));
             let filter = self.filter(&habits, format!("$share/group{number}/{topics}"));
@@ -253,6 +264,8 @@ impl Crowd<'_> {
             if member > 0 {
                 habits.stay = Some(Duration::from_secs(2));
                 habits.away = Duration::from_millis(300);
+                // So that it has something when it leaves.
+                habits.confirm = Duration::from_millis(30);
             }
             habits.resubscribe = (member == 2).then_some(Duration::from_secs(3));
             self.all.push(habits);
@@ -283,6 +296,7 @@ impl Crowd<'_> {
         };
         habits.stay = Some(Duration::from_millis(800));
         habits.away = Duration::from_millis(1200);
+        habits.mourns = Some(MOURNING);
         habits.ways = DYING;
         self.all.push(habits);
     }

@@ -84,7 +84,7 @@ impl<N: Network> Driver<N> {
                     };
                     if let Some(how) = how {
                         self.ended(&line, how);
-                        return Duration::from_millis(20);
+                        return self.lost();
                     }
                 }
                 () = sleep_until(wake) => {}
@@ -93,10 +93,16 @@ impl<N: Network> Driver<N> {
                 line.unsent.clear();
                 if Instant::now() >= agenda.silence {
                     self.ended(&line, End::Broken);
-                    return Duration::from_millis(20);
+                    return self.lost();
                 }
             }
         }
+    }
+
+    /// The connection broke: how long it stays away.
+    fn lost(&mut self) -> Duration {
+        self.mourns = self.phase() == Phase::Run && self.habits.mourns.is_some() && self.rng.bool();
+        self.habits.mourns.filter(|_| self.mourns).unwrap_or(Duration::from_millis(20))
     }
 
     fn agenda(&mut self) -> Agenda {
@@ -263,13 +269,15 @@ impl<N: Network> Driver<N> {
         self.last_message += 1;
         let publisher = self.habits.client_id.clone();
         let message = MessageId { publisher, number: self.last_message };
-        let topic = &publishing.topics[self.rng.usize(0..publishing.topics.len())];
+        let rare = publishing.rare.as_ref().filter(|_| self.rng.u8(0..16) == 0);
+        let usual = &publishing.topics[self.rng.usize(0..publishing.topics.len())];
+        let topic = rare.unwrap_or(usual);
         let bytes = match self.rng.u8(0..10) {
             0..5 => 0,
             5..9 => self.rng.usize(0..256),
             _ => self.rng.usize(0..=publishing.max_bytes),
         };
-        let deletes = publishing.retain && self.rng.u8(0..12) == 0;
+        let deletes = publishing.retain && self.rng.u8(0..if rare.is_some() { 3 } else { 12 }) == 0;
         let payload = if deletes { Bytes::new() } else { message.payload(bytes).into() };
         let mortal = self.habits.version == Version::V5 && !publishing.retain;
         let expires = mortal && self.rng.u8(0..10) == 0;

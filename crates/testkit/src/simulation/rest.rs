@@ -19,7 +19,7 @@ const SILENT: u64 = 7_000_000;
 const NOTICED: u64 = 10_000_000;
 
 /// How often it is looked.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 6;
 
 /// Until each table was compared. With the other less than clients may be silent.
 const COMPARED: u64 = 2_500_000;

@@ -86,6 +86,11 @@ impl Server {
         self.ahead.fetch_add(millis, Ordering::Relaxed);
     }
 
+    /// Its wall clock is set: so many milliseconds ahead of the right time.
+    pub(super) fn set_clock(&self, ahead: i64) {
+        self.ahead.store(ahead, Ordering::Relaxed);
+    }
+
     /// Starts it with nothing but what is on its disk.
     pub(super) fn start(&mut self, now: u64) {
         assert!(self.running.is_none(), "it runs");

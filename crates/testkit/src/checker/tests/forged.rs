@@ -404,6 +404,17 @@ fn shared_and_new_at_two_sessions() {
 }
 
 #[test]
+fn shared_and_new_at_another_after_the_session_of_the_first() {
+    let mut script = group(2, &CLEAN);
+    script.publish(2, item(1, "t", 2));
+    script.got(1, "p", 1, "t", 2);
+    script.end(1, End::Dropped);
+    script.got(3, "p", 1, "t", 2);
+    script.settle();
+    breaks(&script, Rule::Shared, 1);
+}
+
+#[test]
 fn shared_and_with_two_members_at_once() {
     let mut script = group(1, &CLEAN);
     script.publish(2, item(1, "t", 1));
