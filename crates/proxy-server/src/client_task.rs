@@ -144,7 +144,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
     }
 
     /// Serves the client until its connection ends, and hands the session back.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self: Box<Self>) {
         let end = loop {
             if self.connection.closed().is_some() {
                 break SocketEnd::Closed;
@@ -210,7 +210,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if progress { Poll::Ready(Ok(())) } else { Poll::Pending }
+        if progress {
+            return Poll::Ready(Ok(()));
+        }
+        self.connection.shrink();
+        Poll::Pending
     }
 
     fn poll_waits(&mut self, context: &mut Context<'_>, now: Instant) -> bool {

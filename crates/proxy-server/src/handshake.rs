@@ -23,7 +23,7 @@ use mqtt_session::{Connection, IdOrigin, Opened, Refusal, Resumed, Session, admi
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Duration;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::broker::{Broker, Client, Publisher};
@@ -76,12 +76,26 @@ pub(crate) enum HandshakeError {
     Io(#[from] io::Error),
 }
 
-/// Serves one connection from its first byte to its last.
+/// Serves one connection from its first byte to its last. What its beginning needs is given back before it idles.
 pub(crate) async fn serve<S>(
-    mut stream: S,
+    stream: S,
     broker: Arc<Broker>,
     patience: Patience,
 ) -> Result<(), HandshakeError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (task, span) = Box::pin(begin(stream, broker, patience)).await?;
+    task.run().instrument(span).await;
+    Ok(())
+}
+
+/// What comes before a client is served.
+async fn begin<S>(
+    mut stream: S,
+    broker: Arc<Broker>,
+    patience: Patience,
+) -> Result<(Box<ClientTask<S>>, Span), HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -104,7 +118,7 @@ where
         }
     };
     if let Err(refusal) = admit(&connect, &broker.profile) {
-        return refuse(&mut stream, connect.version, refusal).await;
+        return Err(refuse(&mut stream, connect.version, refusal).await);
     }
     let assigned = || assigned_id(broker.uplink.machine().as_ref());
     let (client_id, id_origin) = match &connect.client_id {
@@ -117,7 +131,8 @@ where
     let span = tracing::debug_span!("client", client_id = client_id.as_str());
     let decoder = Decoder::for_version(connect.version, maximum);
     let admitted = Admitted { stream, decoder, input, connect, client_id, id_origin };
-    admitted.serve(broker).instrument(span).await
+    let task = admitted.open(broker).instrument(span.clone()).await?;
+    Ok((task, span))
 }
 
 /// A connection whose CONNECT may become a session.
@@ -144,14 +159,15 @@ enum AttachError {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
-    async fn serve(mut self, broker: Arc<Broker>) -> Result<(), HandshakeError> {
+    /// The client's session, here and in the store.
+    async fn open(mut self, broker: Arc<Broker>) -> Result<Box<ClientTask<S>>, HandshakeError> {
         let version = self.connect.version;
         let handle = match broker.sessions.open(&self.client_id).await {
             Ok(handle) => handle,
             Err(error) => {
                 tracing::debug!(%error, "no session");
                 let refusal = Refusal::new(ReasonCode::ServerUnavailable);
-                return refuse(&mut self.stream, version, refusal).await;
+                return Err(refuse(&mut self.stream, version, refusal).await);
             }
         };
         let call = self.attach_call(&broker, handle.key.0);
@@ -165,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
             () = given_up(&mut self.stream, &mut self.input) => Err(AttachError::GivenUp),
         };
         match outcome {
-            Ok(attached) => self.into_task((client, guard), attached, expiry_secs).run().await,
+            Ok(attached) => Ok(self.into_task((client, guard), attached, expiry_secs)),
             Err(error) => {
                 tracing::debug!(%error, "no session");
                 guard.disarm();
@@ -174,10 +190,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
                 client.attachment.abandon();
                 broker.end(&client, SessionFarewell::Clean, expiry_secs);
                 let refusal = refusal_of(error, &broker);
-                return refuse(&mut self.stream, version, refusal).await;
+                Err(refuse(&mut self.stream, version, refusal).await)
             }
         }
-        Ok(())
     }
 
     /// The will moves there: the store publishes it.
@@ -204,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
         (client, guard): (Client, SessionGuard),
         attached: Attached,
         expiry_secs: u32,
-    ) -> ClientTask<S> {
+    ) -> Box<ClientTask<S>> {
         let Self { stream, decoder, input, connect, client_id, id_origin } = self;
         let broker = guard.broker();
         let hash = xxh3_64(client_id.as_str().as_bytes());
@@ -221,7 +236,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
             crowded: false,
         };
         let parts = (decoder, input);
-        ClientTask::new(stream, parts, (connection, keeping), (client, guard), publisher)
+        let connection = (connection, keeping);
+        Box::new(ClientTask::new(stream, parts, connection, (client, guard), publisher))
     }
 }
 
@@ -349,9 +365,9 @@ async fn refuse<S: AsyncWrite + Unpin>(
     stream: &mut S,
     version: Version,
     refusal: Refusal,
-) -> Result<(), HandshakeError> {
+) -> HandshakeError {
     send_last(stream, version, refusal.connack()).await;
-    Err(HandshakeError::Refused(refusal))
+    HandshakeError::Refused(refusal)
 }
 
 /// Answers a CONNECT that could not be decoded, in the version it was meant to have
@@ -396,8 +412,11 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::store::Store;
 
-    /// Most bytes that serving a connection takes beside what it has to say.
-    const TASK_BYTES: usize = 3 * 1024;
+    /// And of the client's state beside it.
+    const CLIENT_BYTES: usize = 1024;
+
+    /// Most bytes of the future that serves a connection.
+    const TASK_BYTES: usize = 512;
 
     /// A broker whose store is away.
     fn broker() -> Arc<Broker> {
@@ -516,5 +535,7 @@ mod tests {
         let (stream, _) = tokio::io::duplex(1);
         let bytes = size_of_val(&serve(stream, broker(), patience));
         assert!(bytes <= TASK_BYTES, "{bytes} bytes");
+        let bytes = size_of::<ClientTask<tokio::net::TcpStream>>();
+        assert!(bytes <= CLIENT_BYTES, "{bytes} bytes");
     }
 }
