@@ -15,7 +15,7 @@ struct Arguments {
     /// Only these; all without
     names: Vec<String>,
     /// Seeds of the simulation for each
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 1000)]
     seeds: u32,
     /// Steps of each seed
     #[arg(long, default_value_t = 10_000)]

@@ -251,7 +251,7 @@ fn proxy_config(site: Site, hub: Site, narrow: Option<&mut Random>) -> proxy_ser
         proxy_server::Config { node_id: proxy_name(site), ..proxy_server::Config::default() };
     config.cluster.intermediates = vec![address(hub).to_string()];
     if let Some(random) = narrow {
-        config.mqtt.inflight_maximum = 1 + random.index(8) as u16;
+        config.mqtt.inflight_maximum = 2 + random.index(7) as u16;
         config.mqtt.maximum_packet_size = ByteSize::new(PACKET);
         config.cluster.window_messages = 1 + random.index(16);
         config.cluster.window_bytes = ByteSize::new(PACKET << random.index(3));
