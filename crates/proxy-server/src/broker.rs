@@ -221,7 +221,7 @@ impl Broker {
                 Ok(()) | Err(NotTaken::WindowFull { .. }) => {
                     Published::Done(ticket, ReasonCode::Success)
                 }
-                Err(NotTaken::EarlierLife) => Published::EarlierLife,
+                Err(NotTaken::EarlierLife) => self.dropped_with_its_life(),
             };
         }
         let ticket = PublishTicket { mailbox: Arc::clone(mailbox), ticket };
@@ -236,8 +236,14 @@ impl Broker {
                 Published::Stalled(Stalled { life, message, expires_at, provenance, ticket })
             }
             Ok(()) | Err(NotTaken::WindowFull { ticket: None }) => Published::Pending,
-            Err(NotTaken::EarlierLife) => Published::EarlierLife,
+            Err(NotTaken::EarlierLife) => self.dropped_with_its_life(),
         }
+    }
+
+    /// A message that local recipients have and the cluster does not get.
+    fn dropped_with_its_life(&self) -> Published {
+        self.metrics.count_dropped(DropReason::UplinkFull, 1);
+        Published::EarlierLife
     }
 
     /// Takes a message from the cluster to local recipients; `true` when one of these is getting full.

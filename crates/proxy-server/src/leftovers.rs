@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use crate::broker::{Broker, Published, Stalled};
-use crate::metrics::DropReason;
 
 /// Sends a message as soon as there is room. It comes back when too many wait already.
 pub(crate) fn relay(broker: &Arc<Broker>, stalled: Stalled) -> Result<(), Stalled> {
@@ -18,11 +17,7 @@ pub(crate) fn relay(broker: &Arc<Broker>, stalled: Stalled) -> Result<(), Stalle
             broker.uplink.window_open().await;
             match broker.relay(stalled) {
                 Published::Stalled(again) => stalled = again,
-                Published::Done(..) | Published::Pending => break,
-                Published::EarlierLife => {
-                    broker.metrics.count_dropped(DropReason::UplinkFull, 1);
-                    break;
-                }
+                Published::Done(..) | Published::Pending | Published::EarlierLife => break,
             }
         }
         drop(permit);
