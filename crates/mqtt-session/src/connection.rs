@@ -158,7 +158,6 @@ impl Connection {
     /// The deadline of [`poll_timeout`](Self::poll_timeout) may have passed: closes the connection
     /// if the client was silent for one and a half keep alive `[MQTT-3.1.2-22]`.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.shrink();
         if !self.accepts_input() {
             self.excuse_silence(now);
         }
@@ -297,7 +296,7 @@ impl Connection {
     }
 
     /// Gives memory back that an idle connection does not need: for when nothing is to be read
-    /// or written. [`handle_timeout`](Self::handle_timeout) does it too.
+    /// or written.
     pub fn shrink(&mut self) {
         self.inbound.shrink();
         self.outbound.shrink();

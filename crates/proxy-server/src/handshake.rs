@@ -412,11 +412,11 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::store::Store;
 
-    /// And of the client's state beside it.
-    const CLIENT_BYTES: usize = 1024;
-
     /// Most bytes of the future that serves a connection.
     const TASK_BYTES: usize = 512;
+
+    /// And of the client's state beside it.
+    const CLIENT_BYTES: usize = 1024;
 
     /// A broker whose store is away.
     fn broker() -> Arc<Broker> {
