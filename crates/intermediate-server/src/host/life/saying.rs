@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use cluster_rpc::TrySendError;
-use cluster_rpc::frame::{QueuePlace, Route, SessionAnswer, SessionDown};
+use cluster_rpc::frame::{QueuePlace, Route, SessionAnswer, SessionDown, SessionRevocation};
 use mqtt_codec::{QoS, ReasonCode};
 use partition::{Effect, More, PublishToken, RequestId, Store, StoreError};
 
@@ -21,15 +21,18 @@ impl<S: Store> Life<S> {
         match effect {
             Effect::Attached(attached) => {
                 let Some(request) = self.asked(attached.request) else { return };
-                // It may have ended before it could be told.
-                if self.owner.is_held(attached.session, attached.epoch)
-                    && let (About::Connection(connection), Some(line)) =
-                        (request.about, self.lines.line_mut(request.line))
-                {
-                    line.attach(attached.session, attached.epoch, connection);
+                let About::Connection(connection) = request.about else { return };
+                let held = (attached.session, attached.epoch);
+                self.lines.answer(request.line, calls::attached(request.number, *attached));
+                // What the same commit has taken from it again must be told after that.
+                if !self.owner.is_held(held.0, held.1) {
+                    let held = calls::held(held.0, held.1);
+                    let why = SessionRevocation::TakenOver;
+                    let revoked = SessionAnswer::Revoked { connection, held, why };
+                    self.lines.answer(request.line, revoked);
+                } else if let Some(line) = self.lines.line_mut(request.line) {
+                    line.attach(held.0, held.1, connection);
                 }
-                let answer = calls::attached(request.number, *attached);
-                self.lines.answer(request.line, answer);
             }
             Effect::Refused { request, refusal } => {
                 let refusal = calls::refusal(refusal);

@@ -300,15 +300,19 @@ impl Proxy {
 
     /// Goes on with a connection on a new link, after all deliveries up to `place`.
     pub(super) async fn reattach(&mut self, call: AttachCall, held: Held, place: u64) {
-        let request = self.ask(|request| SessionCall::Reattach {
+        let request = self.ask_reattach(call, held, place);
+        assert_eq!(self.attached(request).await.held, held);
+    }
+
+    pub(super) fn ask_reattach(&mut self, call: AttachCall, held: Held, place: u64) -> u64 {
+        self.ask(|request| SessionCall::Reattach {
             request,
             attach: Box::new(call),
             held,
             received_up_to: QueuePlace(place),
             group_deliveries: Vec::new(),
             groups: Vec::new(),
-        });
-        assert_eq!(self.attached(request).await.held, held);
+        })
     }
 
     pub(super) async fn subscribe(&mut self, held: Held, filter: &str) {

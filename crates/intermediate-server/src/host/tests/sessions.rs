@@ -186,6 +186,26 @@ fn withdraw(connection: u64, clean_start_ms: Option<i64>) -> SessionCall {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_loses_its_session_in_the_commit_in_which_it_gets_it_is_told() {
+    let rig = Rig::start().await;
+    let (mut p, mut q) = (rig.proxy("p").await, rig.proxy("q").await);
+    let held = q.attach(client("c", 1)).await.held;
+    q.subscribe(held, "a").await;
+    tick().await;
+    rig.memory.store.lock().fail_after(0);
+    p.send("a", b"1");
+    p.up().await;
+    q.up().await;
+    // Nothing is committed between these: they are of one frame.
+    let request = q.ask_reattach(client("c", 1), held, 0);
+    q.tell(withdraw(2, Some(0)));
+    assert_eq!(q.attached(request).await.held, held);
+    let revoked = q.answer_where(is_revoked).await;
+    let why = SessionRevocation::TakenOver;
+    assert_eq!(revoked, SessionAnswer::Revoked { connection: 1, held, why });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_that_was_served_without_the_store_ends_no_newer_session_without_a_connection()
 {
     let rig = Rig::start().await;
