@@ -159,6 +159,12 @@ impl<S: Store> Owner<S> {
         })
     }
 
+    /// The latest moment at which a session was attached or detached: a clock that says less was set back.
+    #[must_use]
+    pub fn last_change(&self) -> Option<UnixMillis> {
+        self.partitions.iter().filter_map(|partition| partition.sessions().last_change()).max()
+    }
+
     /// Every filter that somebody here wants, with its highest QoS. Later changes come as [`Effect::Route`].
     pub fn routes(&self) -> impl Iterator<Item = (TopicFilter, QoS)> {
         self.routes.iter()

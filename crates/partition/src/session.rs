@@ -249,6 +249,12 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
+    /// The latest moment at which one of them was attached or detached.
+    pub(crate) fn last_change(&self) -> Option<UnixMillis> {
+        let changes = self.by_number.values().map(|one| one.attached_at.max(one.detached_at));
+        changes.max()
+    }
+
     pub(crate) fn find(&self, id: SessionId) -> Option<&Session> {
         self.by_number.get(&id.0).map(|session| &**session)
     }

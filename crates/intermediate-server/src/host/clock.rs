@@ -1,6 +1,7 @@
 //! The wall clock of the store: read once, then carried on by the monotonic clock.
 //!
-//! Invariant: it never goes back while the process lives, whatever happens to the system's clock.
+//! Invariant: it never goes back, whatever happens to the system's clock, also not behind what the sessions remember of
+//! an earlier life: which of two connections is the newer one is decided by it.
 
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,12 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn start(machine: &dyn Machine) -> Self {
         Self { start: now(), unix_millis: millis(machine.unix_time()) }
+    }
+
+    /// The same clock, set forward if it says less than `known` at `now`.
+    pub(super) fn not_before(self, known: UnixMillis, now: Instant) -> Self {
+        let missing = known.0.saturating_sub(self.unix(now).0);
+        Self { unix_millis: self.unix_millis.saturating_add(missing), ..self }
     }
 
     /// What the wall clock says at `now`.
@@ -56,6 +63,16 @@ mod tests {
         assert_eq!(clock.unix(later).0, clock.unix_millis + 1_500);
         assert_eq!(clock.instant(clock.unix(later)), Some(later));
         assert_eq!(clock.instant(UnixMillis(0)), Some(clock.start));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_set_forward_again_and_no_other() {
+        let clock = Clock::start(&System);
+        let now = clock.start + Duration::from_millis(500);
+        let (past, future) = (UnixMillis(clock.unix_millis), UnixMillis(clock.unix_millis + 9_000));
+        assert_eq!(clock.not_before(past, now).unix(now), clock.unix(now));
+        let later = now + Duration::from_millis(7);
+        assert_eq!(clock.not_before(future, now).unix(later).0, future.0 + 7);
     }
 
     #[test]

@@ -67,12 +67,15 @@ impl Keeper {
     /// # Errors
     /// The store could not be opened at first, for another reason than a full disk. Later it is tried again for ever.
     pub(super) async fn run<H: Home>(self, alarm: Alarm, mut home: H) -> anyhow::Result<()> {
-        let clock = Clock::start(self.uplink.machine.as_ref());
+        let mut clock = Clock::start(self.uplink.machine.as_ref());
         let mut waiter = Waiter::new(alarm, self.stop.clone(), self.gone.clone());
         let Some(mut owner) = self.open_first(&mut home, clock, &mut waiter).await? else {
             return Ok(());
         };
         loop {
+            if let Some(known) = owner.last_change() {
+                clock = clock.not_before(known, now());
+            }
             let error = match self.live(owner, clock, &mut waiter, H::disk_bytes).await? {
                 Ok(End::Stopped | End::Gone) => return Ok(()),
                 Err(error) => error,

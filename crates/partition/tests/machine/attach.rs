@@ -384,6 +384,20 @@ fn withdraw_clean(
 }
 
 #[test]
+fn a_store_that_is_opened_again_remembers_when_its_sessions_changed_last() {
+    let mut rig = Rig::new();
+    assert_eq!(rig.owner.last_change(), None);
+    let client = rig.connect("a", holder(2, 1));
+    let attached = rig.now;
+    rig.pass(10);
+    rig.reopen();
+    assert_eq!(rig.owner.last_change(), Some(attached));
+    rig.detach_for(&client, Farewell::Clean, 60);
+    rig.reopen();
+    assert_eq!(rig.owner.last_change(), Some(rig.now));
+}
+
+#[test]
 fn a_clean_start_that_is_told_late_ends_the_sessions_that_were_attached_before_it() {
     for (is_held, is_reopened) in [(true, false), (true, true), (false, false)] {
         let mut rig = Rig::new();

@@ -181,10 +181,8 @@ impl<S: Store> Life<S> {
     fn began(&self, line: LineId, attach: &AttachCall, now: Instant) -> Option<UnixMillis> {
         let began = self.moment_of(line, attach.began_ms, now)?;
         let unix = self.around.clock.unix(now);
-        let is_late = || unix.0 - began.0 >= LATE_MILLIS;
-        // A clock that was set back would keep all out whose sessions are of before.
-        let is_known = || self.owner.attached_at(&attach.client).is_none_or(|at| at <= unix);
-        (attach.served || is_late() && is_known()).then_some(began)
+        let is_late = unix.0 - began.0 >= LATE_MILLIS;
+        (attach.served || is_late).then_some(began)
     }
 
     /// Calls that are answered when they are committed.
