@@ -23,6 +23,9 @@ use crate::subscriptions::{Subscription, Subscriptions};
 /// Messages of clients that are gone that may wait for room in the uplink.
 const LEFTOVERS: usize = 1024;
 
+/// Topics whose recipients a connection remembers beside the newest.
+const REMEMBERED_TOPICS: usize = 16;
+
 /// Limits that the broker itself enforces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BrokerLimits {
@@ -88,14 +91,14 @@ impl Stalled {
 /// One connection as a publisher: who it is, and what it matched last.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    /// Where its answers go.
-    pub mailbox: Arc<Mailbox>,
+    /// Its place in this proxy.
+    pub handle: Arc<SessionHandle>,
     /// XXH3-64 of its client identifier.
     pub hash: u64,
     /// The life of this proxy in which it connected.
     pub life: Incarnation,
-    /// Recipients of the topics it publishes to.
-    pub cache: FanoutCache,
+    /// Recipients of the topics it publishes to; most connections never do.
+    pub cache: Option<Box<FanoutCache>>,
     /// What happened since the last wake-up.
     pub tally: Tally,
     /// Whether a recipient is close to its limit.
@@ -203,7 +206,7 @@ impl Broker {
         now: Instant,
     ) -> Published {
         let Publication { message, once, ticket } = publication;
-        let Publisher { mailbox, hash, life, cache, tally, crowded } = publisher;
+        let Publisher { handle, hash, life, cache, tally, crowded } = publisher;
         if *life != self.uplink.life() {
             return Published::EarlierLife;
         }
@@ -211,6 +214,8 @@ impl Broker {
         let expires_at = expiry(&message, now);
         let message = Arc::new(message);
         if once.is_none_or(|key| self.once.is_first(key, now)) {
+            let make_cache = || Box::new(FanoutCache::new(Some(handle.key), REMEMBERED_TOPICS));
+            let cache = cache.get_or_insert_with(make_cache);
             let fanout = cache.recipients(&self.subscriptions, &message.topic);
             *crowded |= fanout.deliver(&message, expires_at, tally);
         }
@@ -224,7 +229,7 @@ impl Broker {
                 Err(NotTaken::EarlierLife) => self.dropped_with_its_life(),
             };
         }
-        let ticket = PublishTicket { mailbox: Arc::clone(mailbox), ticket };
+        let ticket = PublishTicket { mailbox: Arc::clone(&handle.mailbox), ticket };
         self.relay(Stalled { life: *life, message, expires_at, provenance, ticket })
     }
 

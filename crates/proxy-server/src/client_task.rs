@@ -158,11 +158,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             }
         };
         let encoded = self.encode();
-        let (mut stream, mut output) = self.finish();
+        let (stream, output) = self.finish();
         if end == SocketEnd::Closed && encoded.is_ok() {
-            // The session has ended here already: nobody waits for a client that does not read.
-            let farewell = poll_fn(|context| poll_farewell(context, &mut stream, &mut output));
-            drop(tokio::time::timeout(LAST_WORDS, farewell).await);
+            // In a box: a connection that idles is not to keep room for it.
+            Box::pin(say_farewell(stream, output)).await;
         }
     }
 
@@ -261,7 +260,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         let before = self.drained.deliveries.len();
         let quota = if before > 0 { 0 } else { room };
         let window = self.connection.window();
-        let mailbox = &self.publisher.mailbox;
+        let mailbox = &self.client.handle.mailbox;
         let ready = mailbox.poll_drain(context, window, quota, &mut self.drained).is_ready();
         if self.kept.is_none() {
             self.note_live(before, now);
@@ -433,6 +432,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             self.recent.as_ref().map_or(keep_alive, |_| keep_alive.min(now + recent::MEMORY));
         self.timer.as_mut().reset(next.into());
     }
+}
+
+/// The session has ended here already: nobody waits for a client that does not read.
+async fn say_farewell<S: AsyncWrite + Unpin>(mut stream: S, mut output: Output) {
+    let farewell = poll_fn(|context| poll_farewell(context, &mut stream, &mut output));
+    drop(tokio::time::timeout(LAST_WORDS, farewell).await);
 }
 
 fn poll_farewell<S: AsyncWrite + Unpin>(

@@ -28,14 +28,10 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::broker::{Broker, Client, Publisher};
 use crate::client_task::{ClientTask, Keeping};
-use crate::fanout::FanoutCache;
 use crate::metrics::Tally;
 use crate::session_guard::SessionGuard;
 use crate::store::{AttachAnswer, Attached, slot_of};
 use crate::wire::Input;
-
-/// Topics whose recipients a connection remembers beside the newest.
-const REMEMBERED_TOPICS: usize = 16;
 
 /// Largest first packet, in bytes: 64 KiB each for user name, password, will topic and will payload, which
 /// is more than a client needs.
@@ -76,22 +72,8 @@ pub(crate) enum HandshakeError {
     Io(#[from] io::Error),
 }
 
-/// Serves one connection from its first byte to its last. What its beginning needs is given back before it idles.
-pub(crate) async fn serve<S>(
-    stream: S,
-    broker: Arc<Broker>,
-    patience: Patience,
-) -> Result<(), HandshakeError>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let (task, span) = Box::pin(begin(stream, broker, patience)).await?;
-    task.run().instrument(span).await;
-    Ok(())
-}
-
-/// What comes before a client is served.
-async fn begin<S>(
+/// A connection from its first byte until its client is served.
+pub(crate) async fn begin<S>(
     mut stream: S,
     broker: Arc<Broker>,
     patience: Patience,
@@ -208,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
             clean_start,
             expiry_secs: session_expiry_secs.min(profile.maximum_session_expiry_secs),
             receive_maximum: receive_maximum.value().min(profile.inflight_maximum.max(1)),
-            will: will.take().map(detached),
+            will: will.take().map(detached).map(Box::new),
             began_ms: 0,
             served: false,
         }
@@ -228,10 +210,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Admitted<S> {
         let profile = Arc::clone(&broker.profile);
         let connection = Connection::new(&connect, protocol, profile, now());
         let publisher = Publisher {
-            mailbox: Arc::clone(&client.handle.mailbox),
+            handle: Arc::clone(&client.handle),
             hash,
             life: broker.uplink.life(),
-            cache: FanoutCache::new(Some(client.handle.key), REMEMBERED_TOPICS),
+            cache: None,
             tally: Tally::default(),
             crowded: false,
         };
@@ -403,7 +385,7 @@ async fn send_last<S: AsyncWrite + Unpin>(stream: &mut S, version: Version, conn
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use cluster_rpc::UplinkConfig;
 
     use super::*;
@@ -412,14 +394,8 @@ mod tests {
     use crate::metrics::Metrics;
     use crate::store::Store;
 
-    /// Most bytes of the future that serves a connection.
-    const TASK_BYTES: usize = 512;
-
-    /// And of the client's state beside it.
-    const CLIENT_BYTES: usize = 1024;
-
     /// A broker whose store is away.
-    fn broker() -> Arc<Broker> {
+    pub(crate) fn broker() -> Arc<Broker> {
         let mut config = Config::default();
         config.session.attach_timeout = Duration::from_millis(1).into();
         let (uplink, _, link, _) =
@@ -500,9 +476,9 @@ mod tests {
         let stop = CancellationToken::new();
         let patience = Patience { connect_timeout: Duration::from_secs(3600), stop: stop.clone() };
         let (stream, _silent) = tokio::io::duplex(1);
-        let serving = serve(stream, broker(), patience);
+        let beginning = begin(stream, broker(), patience);
         stop.cancel();
-        assert!(matches!(serving.await, Err(HandshakeError::Stopping)));
+        assert!(matches!(beginning.await, Err(HandshakeError::Stopping)));
     }
 
     #[tokio::test]
@@ -526,16 +502,5 @@ mod tests {
         }
         assert_eq!(&input.buffer[..], b"more");
         given_up(&mut stream, &mut Input::default()).await;
-    }
-
-    #[tokio::test]
-    async fn the_task_of_a_connection_is_small() {
-        let patience =
-            Patience { connect_timeout: Duration::from_secs(1), stop: CancellationToken::new() };
-        let (stream, _) = tokio::io::duplex(1);
-        let bytes = size_of_val(&serve(stream, broker(), patience));
-        assert!(bytes <= TASK_BYTES, "{bytes} bytes");
-        let bytes = size_of::<ClientTask<tokio::net::TcpStream>>();
-        assert!(bytes <= CLIENT_BYTES, "{bytes} bytes");
     }
 }

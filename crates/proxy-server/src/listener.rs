@@ -8,10 +8,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use crate::broker::Broker;
 use crate::connections::Connections;
-use crate::handshake::{Patience, serve};
+use crate::handshake::{HandshakeError, Patience, begin};
 
 /// How long accepting rests after an error such as too many open files.
 const REST: Duration = Duration::from_millis(50);
@@ -111,24 +112,54 @@ impl Drop for Counted {
     }
 }
 
-/// Serves one connection, whose panic would end this task only.
-async fn supervise<C: Connections>(
+/// Serves one connection from its first byte to its last; a panic would end this task only.
+///
+/// An idle connection is to be small: what its beginning needs is given back, and an `async fn` would keep room for its
+/// arguments.
+fn supervise<C: Connections>(
     stream: C::Stream,
     broker: Arc<Broker>,
     patience: Patience,
     permit: OwnedSemaphorePermit,
-) {
-    let _counted = Counted::new(&broker);
+) -> impl Future<Output = ()> {
+    let counted = Counted::new(&broker);
     C::prepare(&stream);
-    if let Err(error) = serve(stream, broker, patience).await {
-        tracing::debug!(%error, "connection refused");
+    let beginning = Box::pin(begin(stream, broker, patience));
+    async move {
+        let log = |error: &HandshakeError| tracing::debug!(%error, "connection refused");
+        let Ok((client, span)) = beginning.await.inspect_err(log) else { return };
+        client.run().instrument(span).await;
+        drop((counted, permit));
     }
-    drop(permit);
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+    use crate::client_task::ClientTask;
+    use crate::handshake::tests::broker;
+
+    /// Most bytes of the future that serves a connection.
+    const TASK_BYTES: usize = 128;
+
+    /// And of the client's state beside it.
+    const CLIENT_BYTES: usize = 896;
+
+    #[tokio::test]
+    async fn the_task_of_a_connection_is_small() {
+        let patience =
+            Patience { connect_timeout: Duration::from_secs(1), stop: CancellationToken::new() };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let stream = TcpStream::connect(address).await.expect("it listens");
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("it is free");
+        let bytes = size_of_val(&supervise::<TcpListener>(stream, broker(), patience, permit));
+        assert!(bytes <= TASK_BYTES, "{bytes} bytes");
+        let bytes = size_of::<ClientTask<TcpStream>>();
+        assert!(bytes <= CLIENT_BYTES, "{bytes} bytes");
+    }
 
     #[test]
     fn connections_that_come_together_are_served_at_the_rate() {

@@ -266,7 +266,7 @@ fn attach(call: proto::AttachCall) -> Result<AttachCall, FrameError> {
         clean_start: call.clean_start,
         expiry_secs: call.expiry_secs,
         receive_maximum: receive_maximum.ok_or(FrameError::Invalid("receive maximum"))?,
-        will: call.will.map(will).transpose()?,
+        will: call.will.map(will).transpose()?.map(Box::new),
         began_ms: call.began_ms,
         served: call.served,
     })

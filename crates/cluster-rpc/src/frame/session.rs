@@ -265,7 +265,7 @@ pub struct AttachCall {
     /// Most unconfirmed messages above QoS 0 at a time.
     pub receive_maximum: u16,
     /// Committed before the answer.
-    pub will: Option<Will>,
+    pub will: Option<Box<Will>>,
     /// When the connection began, in milliseconds after the proxy heard that the stream is open.
     pub began_ms: i64,
     /// The client is served already, or its connection has ended: it loses its identifier to one that has begun since.

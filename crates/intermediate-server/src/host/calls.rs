@@ -50,7 +50,7 @@ pub(super) fn attach(
         promised: None,
         expiry_secs: call.expiry_secs,
         receive_maximum: call.receive_maximum.max(1),
-        will: call.will,
+        will: call.will.map(|will| *will),
     }
 }
 

@@ -31,7 +31,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         let asked =
             ask_for(stored, |filters| self.ask(Ask::Subscribe { filters, subscription_id }));
         let (places, filters): (Vec<usize>, Vec<_>) = local.into_iter().unzip();
-        let mark = self.publisher.mailbox.next_number();
+        let mark = self.client.handle.mailbox.next_number();
         let since = (!filters.is_empty()).then(|| self.scans().begin(mark, now));
         let subscribed = self.broker.subscribe(&self.client.handle, filters, subscription_id);
         for (at, reason) in places.into_iter().zip(subscribed.reasons) {
@@ -123,7 +123,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
 
     /// Subscriptions have ended: what they brought, and what still waits of that, is not the newest for long.
     fn forget_recent(&mut self, filters: &[TopicFilter], now: Instant) {
-        let mailbox = &self.publisher.mailbox;
+        let mailbox = &self.client.handle.mailbox;
         let had_none = self.recent.is_none();
         if had_none && mailbox.is_empty() {
             return;
@@ -142,7 +142,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         // What was published before a page is read goes out before it: a page never shows less than that.
         let blocked = self.scans.is_none()
             || !self.drained.deliveries.is_empty()
-            || !self.publisher.mailbox.is_empty()
+            || !self.client.handle.mailbox.is_empty()
             || self.output.len() >= OUTPUT_ENOUGH;
         if blocked {
             return;

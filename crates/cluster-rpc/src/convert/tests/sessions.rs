@@ -30,7 +30,7 @@ fn attach(will: Option<Will>) -> Box<AttachCall> {
         clean_start: true,
         expiry_secs: u32::MAX,
         receive_maximum: u16::MAX,
-        will,
+        will: will.map(Box::new),
         began_ms: -86_400_000,
         served: true,
     })

@@ -430,7 +430,7 @@ pub(super) fn client(name: &str, connection: u64) -> AttachCall {
 /// The same with a will that is due at once.
 pub(super) fn with_will(call: AttachCall, topic: &str) -> AttachCall {
     let will = Will { message: message(topic, b"gone"), delay_secs: 0 };
-    AttachCall { will: Some(will), ..call }
+    AttachCall { will: Some(Box::new(will)), ..call }
 }
 
 pub(super) fn message(topic: &str, payload: &[u8]) -> Message {
