@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Measures this broker beside Debian's mosquitto on the same machine in the same hour, and prints
-# the medians as Markdown. A cost is processor time per delivered message, not a rate.
+# Measures this broker beside others on the same machine in the same hour, and prints the medians as
+# Markdown. A cost is processor time per delivered message, not a rate.
 #
-# Each figure comes from a broker started for it alone. Brokers take turns, and who goes first
-# changes from round to round, so that a machine that slows down slows both. Only processes that
-# this script started are stopped. See benches/README.md for how to read the result.
+# Each figure comes from a broker started for it alone, but for those given with --peer. Brokers take
+# turns, and who goes first changes from round to round, so that a machine that slows down slows all.
+# Only processes that this script started are stopped. See benches/README.md for how to read the result.
 set -euo pipefail
 
 usage() {
@@ -16,17 +16,23 @@ Usage: benches/compare.sh [OPTIONS]
   --seconds S      seconds measured per load [5]
   --filters N      wildcard filters in the index test [100000]
   --connections N  idle connections [15000]
-  --only REGEX     only loads whose name matches, e.g. 'pairs-q1' or 'cross|idle'
-  --base-port P    first of ten loopback ports to use [18830]
+  --only REGEX     only loads whose name matches, e.g. 'pairs-q1' or 'cross|idle'; --only '' lists them
+  --peer NAME=HOST:PORT,PID[,PID...]
+                   one more broker, that runs already, with its process ids (may be repeated)
+  --without NAME   leave out a peer that would be found (may be repeated)
+  --base-port P    first of thirty loopback ports to use [18830]
   --no-build       measure the binary that is there
-  --results FILE   keep every single figure here, as lines of JSON
+  --results FILE   keep every single run with all its figures here, as lines of JSON
 
-Environment: CAUSEWAY = binary to measure [target/release/causeway], MOSQUITTO = peer [mosquitto]
-Needs: mosquitto, jq, and for the idle load more than 15,000 file descriptors (ulimit -n).
+Peers: mosquitto, and rumqttd if it is found (`cargo install rumqttd`).
+Environment: CAUSEWAY = binary to measure [target/release/causeway], MOSQUITTO, RUMQTTD = peers.
+Needs: jq, one peer, and for the idle load more than 15,000 file descriptors (ulimit -n).
 USAGE
 }
 
 rounds=3 seconds=5 filters=100000 connections=15000 only=. base_port=18830 build=yes results=
+without=' '
+declare -A running=() # HOST:PORT,PID,... of the brokers that run already
 while (($#)); do
     case $1 in
         --quick) rounds=1 seconds=2 filters=10000 connections=2000 ;;
@@ -35,6 +41,8 @@ while (($#)); do
         --filters) filters=$2; shift ;;
         --connections) connections=$2; shift ;;
         --only) only=$2; shift ;;
+        --peer) running[${2%%=*}]=${2#*=}; shift ;;
+        --without) without+="$2 "; shift ;;
         --base-port) base_port=$2; shift ;;
         --no-build) build=no ;;
         --results) results=$2; shift ;;
@@ -44,138 +52,115 @@ while (($#)); do
     shift
 done
 
-root=$(cd "$(dirname "$0")/.." && pwd)
-causeway=${CAUSEWAY:-$root/target/release/causeway}
-mosquitto=${MOSQUITTO:-$(command -v mosquitto || echo /usr/sbin/mosquitto)}
-for tool in "$mosquitto" jq awk pgrep; do
-    command -v "$tool" >/dev/null || { echo "compare.sh needs $tool" >&2; exit 2; }
-done
-if [[ $build == yes ]]; then
-    (cd "$root" && cargo build --release --locked -p causeway) >&2
+# shellcheck source=benches/lib.sh
+source "$(dirname "$0")/lib.sh"
+rumqttd=${RUMQTTD:-$(command -v rumqttd || echo "$HOME/.cargo/bin/rumqttd")}
+peers=()
+[[ $without != *' mosquitto '* && -x $mosquitto ]] && peers+=(mosquitto)
+[[ $without != *' rumqttd '* && -x $rumqttd ]] && peers+=(rumqttd)
+peers+=("${!running[@]}")
+need jq awk pgrep
+if ((${#peers[@]} == 0)); then
+    echo "compare.sh needs a peer: mosquitto, rumqttd or one given with --peer" >&2
+    exit 2
+fi
+if [[ $build == yes && -n $only ]]; then
+    build
 fi
 
-work=$(mktemp -d)
 results=${results:-$work/results.jsonl}
 : >"$results"
-started=() # every process this script has started and not yet stopped
-servers=() # those whose cost counts
 broken=0
 
-stop() {
-    for pid in "${started[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${started[@]}"; do
-        for _ in {1..100}; do kill -0 "$pid" 2>/dev/null || break; sleep 0.05; done
-        kill -9 "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    started=() servers=()
-}
-trap 'stop; rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
-
-# Waits until a message gets through from port $1 to port $2.
-await() {
-    for _ in {1..200}; do
-        if "$causeway" bench pairs --pairs 1 --qos 1 --messages 1 --warmup 0 --drain 0.5 \
-            --publish-to "127.0.0.1:$1" --subscribe-to "127.0.0.1:$2" >/dev/null 2>&1; then
-            return
-        fi
-        kill -0 "${started[0]}" 2>/dev/null || break
-        sleep 0.1
-    done
-    echo "no message gets from port $1 to port $2; the broker's output:" >&2
-    tail -n 20 "$work/broker.log" >&2
-    exit 1
-}
-
-# A fresh port for each broker keeps connections of the last one out of the way.
-port=$base_port
-next_port() {
-    for _ in {1..5}; do
-        port=$((base_port + (port - base_port + 2) % 10))
-        is_free "$port" && is_free $((port + 1)) && return
-    done
-    echo "all ports from $base_port on are taken; see --base-port" >&2
-    exit 1
-}
-is_free() { ! (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-
-mosquitto_options=() # further lines of its configuration
-start_mosquitto() {
-    {
-        echo "listener $port 127.0.0.1"
-        printf '%s\n' 'allow_anonymous true' 'max_inflight_messages 0' \
-            'max_queued_messages 0' 'persistence false' "${mosquitto_options[@]}"
-    } >"$work/mosquitto.conf"
-    chmod -R a+rX "$work"
-    "$mosquitto" -c "$work/mosquitto.conf" >"$work/broker.log" 2>&1 &
+start_rumqttd() {
+    cat >"$work/rumqttd.toml" <<TOML
+id = 0
+[router]
+id = 0
+max_connections = 20010
+max_outgoing_packet_count = 200
+max_segment_size = 104857600
+max_segment_count = 10
+[v4.1]
+name = "v4-1"
+listen = "127.0.0.1:$port"
+next_connection_delay_ms = 1
+[v4.1.connections]
+connection_timeout_ms = 60000
+max_payload_size = 1048576
+max_inflight_count = 500
+dynamic_filters = true
+TOML
+    "$rumqttd" -c "$work/rumqttd.toml" -q >"$work/broker.log" 2>&1 &
     started=($!) servers=($!)
-    await "$port" "$port"
+    await "127.0.0.1:$port" "127.0.0.1:$port"
 }
 
-# Proxies, and an intermediate with the store: all of them count.
-start_proxies() {
-    "$causeway" up --proxies "$1" --base-port "$port" >"$work/broker.log" 2>&1 &
-    started=($!)
-    await "$port" $((port + $1 - 1))
-    mapfile -t servers < <(pgrep -P "${started[0]}")
+# start SYSTEM LOAD
+start() {
+    local proxies=1
+    case $1 in
+        # Without this option mosquitto holds lone small messages back for up to 40 ms.
+        mosquitto) if [[ $2 == lone-* ]]; then start_mosquitto 'set_tcp_nodelay true'; else start_mosquitto; fi ;;
+        rumqttd) start_rumqttd ;;
+        causeway) [[ $2 == cross-* ]] && proxies=2; start_causeway $proxies ;;
+    esac
 }
-start_one() { start_proxies 1; }
-start_cluster() { start_proxies 2; }
 
-# measure LOAD SYSTEM FIGURE STARTER -- BENCH ARGUMENTS: runs one load and keeps one figure.
+# measure LOAD SYSTEM BENCH-ARGUMENTS...: runs one load on one broker and keeps the result.
 measure() {
-    local load=$1 system=$2 figure=$3 starter=$4 pids=() pid json status=0
-    shift 5
-    next_port
-    "$starter"
-    for pid in "${servers[@]}"; do pids+=(--pid "$pid"); done
-    set -- "${@//PORT1/$port}"
-    json=$("$causeway" bench "${@//PORT2/$((port + 1))}" --port "$port" "${pids[@]}" --json) ||
+    local load=$1 system=$2 address pid json status=0
+    shift 2
+    if [[ -n ${running[$system]:-} ]]; then
+        IFS=, read -r address pid <<<"${running[$system]}"
+        IFS=, read -ra servers <<<"$pid"
+    else
+        next_port
+        start "$system" "$load"
+        address=127.0.0.1:$port
+    fi
+    if [[ $load == cross-* ]]; then
+        set -- "$@" --publish-to "$address" --subscribe-to "127.0.0.1:$((port + 1))"
+    fi
+    # shellcheck disable=SC2046
+    json=$("$causeway" bench "$@" --host "${address%:*}" --port "${address##*:}" $(pids) --json 2>"$work/bench.log") ||
         status=$?
     stop
     if ((status != 0)); then
-        broken=$((broken + 1))
-        echo "FAILED: $load on $system (exit code $status)" >&2
-        jq -c '.checks' <<<"$json" >&2 || true
+        [[ $system == causeway ]] && broken=$((broken + 1))
+        echo "FAILED: $load on $system (exit code $status): $(tail -n 1 "$work/bench.log")" >&2
     fi
     [[ -n $json ]] || return 0
-    jq -c --arg load "$load" --arg system "$system" --arg figure "$figure" --argjson ok "$((status == 0))" \
-        '{load: $load, system: $system, ok: ($ok == 1), value: getpath($figure | split(".")),
-          rate: (.delivered_per_sec // null), own: .own_cpu_us_per_delivered, result: .}' \
-        <<<"$json" >>"$results"
-    echo "  $load $system: $(tail -n 1 "$results" | jq -r .value)" >&2
+    jq -c --arg load "$load" --arg system "$system" --argjson ok "$((status == 0))" \
+        '{load: $load, system: $system, ok: ($ok == 1), result: .}' <<<"$json" >>"$results"
+    echo "  $load $system: $(jq -c '[.broker_cpu_us_per_delivered, .broker_kib_per_connection, .latency_us.p50]
+        | map(select(. != null))' <<<"$json")" >&2
 }
 
-# compare LOAD FIGURE -- BENCH ARGUMENTS: the same on both brokers.
-compare() {
-    local load=$1 figure=$2
-    shift 3
-    [[ $load =~ $only ]] || return 0
-    if ((round % 2)); then
-        measure "$load" mosquitto "$figure" start_mosquitto -- "$@"
-        measure "$load" causeway "$figure" start_one -- "$@"
-    else
-        measure "$load" causeway "$figure" start_one -- "$@"
-        measure "$load" mosquitto "$figure" start_mosquitto -- "$@"
+# load NAME BENCH-ARGUMENTS...: the same on all brokers.
+load() {
+    local name=$1 systems at
+    shift
+    if [[ -z $only ]]; then
+        echo "$name"
+        return
     fi
-}
-
-# queue LOAD -- BENCH ARGUMENTS: what it costs to keep a message, and to give it out.
-queue() {
-    local load=$1 phase
-    shift 2
-    [[ $load =~ $only ]] || return 0
-    for phase in queue drain; do
-        compare "$load-$phase" "$phase.broker_cpu_us_each" -- queue "$@"
+    [[ $name =~ $only ]] || return 0
+    systems=("${peers[@]}" causeway)
+    for ((at = 0; at < ${#systems[@]}; at++)); do
+        measure "$name" "${systems[(at + round) % ${#systems[@]}]}" "$@"
     done
 }
 
-cross() { # like compare, with the publisher on one proxy and the subscriber on the other
-    local load=$1
-    shift 2
-    [[ $load =~ $only ]] || return 0
-    measure "$load" causeway broker_cpu_us_per_delivered start_cluster -- "$@"
+# cross NAME BENCH-ARGUMENTS...: with the publisher on one proxy and the subscriber on the other.
+cross() {
+    local name=$1
+    shift
+    if [[ -z $only ]]; then
+        echo "$name"
+    elif [[ $name =~ $only ]]; then
+        measure "$name" causeway "$@"
+    fi
 }
 
 ulimit -n "$(ulimit -Hn)"
@@ -184,115 +169,153 @@ if [[ $(ulimit -n) != unlimited ]] && (($(ulimit -n) < connections + 100)); then
     echo "file descriptors allow $connections idle connections only" >&2
 fi
 
-cpu=broker_cpu_us_per_delivered
 timing=(--duration "$seconds" --warmup 1)
+all_loads() {
+    local payload qos
+    for payload in 16 256 8192; do
+        for qos in 0 1 2; do
+            load "pairs-q$qos-$payload" pairs --pairs 10 --qos $qos --payload $payload "${timing[@]}"
+        done
+    done
+    load pairs-v5 pairs --pairs 10 --mqtt 5 "${timing[@]}"
+    for qos in 0 1; do
+        load "fanout-100-q$qos" fanout --subscribers 100 --qos $qos "${timing[@]}"
+        load "fanout-1000-q$qos" fanout --subscribers 1000 --qos $qos "${timing[@]}"
+        load "fanin-q$qos" fanin --publishers 100 --qos $qos "${timing[@]}"
+    done
+    load shared-q1 shared --subscribers 10 --qos 1 "${timing[@]}"
+    load few-in-flight pairs --pairs 10 --qos 1 --inflight 10 "${timing[@]}"
+    load lone-5000 pairs --pairs 10 --rate 5000 "${timing[@]}"
+    load lone-20000 pairs --pairs 10 --rate 20000 "${timing[@]}"
+    load filters pairs --pairs 10 --filters "$filters" "${timing[@]}"
+    for qos in 1 2; do
+        load "kept-q$qos" pairs --pairs 10 --persistent --qos $qos "${timing[@]}"
+    done
+    load offline queue --sessions 1000 --messages 200
+    load deep queue --sessions 1 --messages 90000
+    load idle idle --connections "$connections"
+    load connect connect --count 20000
+    for qos in 0 1 2; do
+        cross "cross-q$qos" pairs --pairs 10 --qos $qos "${timing[@]}"
+    done
+    for qos in 1 2; do
+        cross "cross-kept-q$qos" pairs --pairs 10 --persistent --qos $qos "${timing[@]}"
+    done
+}
+if [[ -z $only ]]; then
+    all_loads
+    exit 0
+fi
 for ((round = 1; round <= rounds; round++)); do
     echo "round $round of $rounds" >&2
-    for payload in 16 256; do
-        for qos in 0 1 2; do
-            compare "pairs-q$qos-$payload" $cpu -- \
-                pairs --pairs 10 --qos $qos --payload $payload "${timing[@]}"
-        done
-        compare "fanout-$payload" $cpu -- \
-            fanout --subscribers 100 --payload $payload "${timing[@]}"
-    done
-    compare few-in-flight $cpu -- pairs --pairs 10 --qos 1 --inflight 10 "${timing[@]}"
-    # Without this option mosquitto holds small messages back for up to 40 ms.
-    mosquitto_options=('set_tcp_nodelay true')
-    compare latency-5000 latency_us.p50 -- pairs --pairs 1 --rate 5000 "${timing[@]}"
-    mosquitto_options=()
-    compare filters $cpu -- pairs --pairs 10 --filters "$filters" "${timing[@]}"
-    for qos in 1 2; do
-        compare "kept-q$qos" $cpu -- pairs --pairs 10 --persistent --qos $qos "${timing[@]}"
-    done
-    queue offline -- --sessions 1000 --messages 200
-    queue deep -- --sessions 1 --messages 90000
-    compare idle broker_kib_per_connection -- idle --connections "$connections"
-    for qos in 0 1 2; do
-        cross "cross-q$qos" -- pairs --pairs 10 --qos $qos "${timing[@]}" \
-            --publish-to "127.0.0.1:PORT1" --subscribe-to "127.0.0.1:PORT2"
-    done
-    for qos in 1 2; do
-        cross "cross-kept-q$qos" -- pairs --pairs 10 --persistent --qos $qos "${timing[@]}" \
-            --publish-to "127.0.0.1:PORT1" --subscribe-to "127.0.0.1:PORT2"
-    done
+    all_loads
 done
 
-# The run at a fixed rate also tells what a message costs when none shares its wake-up.
-jq -c 'select(.load == "latency-5000") | .load = "cost-5000" | .rate = null
-       | .value = .result.broker_cpu_us_per_delivered' "$results" >"$work/more.jsonl"
-cat "$work/more.jsonl" >>"$results"
-
-# median LOAD SYSTEM FIELD
+# median LOAD SYSTEM FIGURE, of the runs that passed their checks
 median() {
-    jq -r --arg load "$1" --arg system "$2" --arg field "$3" \
-        'select(.load == $load and .system == $system) | .[$field] // empty' "$results" |
-        sort -g | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)] }'
+    jq -r --arg load "$1" --arg system "$2" --arg figure "$3" \
+        'select(.load == $load and .system == $system and .ok) | .result | getpath($figure | split("/")) // empty' \
+        "$results" | sort -g | awk '{ v[NR] = $1 } END { if (NR) print v[int((NR + 1) / 2)] }'
 }
 
-cell() { # LOAD SYSTEM
-    local value rate
-    value=$(median "$1" "$2" value)
-    rate=$(median "$1" "$2" rate)
-    awk -v value="$value" -v rate="$rate" 'BEGIN {
-        if (value == "") { print "-" }
-        else if (rate == "") { printf "%.2f", value }
-        else { printf "%.2f (%.0f k/s)", value, rate / 1000 }
-    }'
+cell() { awk -v value="$1" 'BEGIN { if (value == "") print "-"; else printf (value < 1000 ? "%.2f\n" : "%.0f\n"), value }'; }
+ratio() { awk -v l="${1:-0}" -v r="${2:-0}" 'BEGIN { if (l > 0 && r > 0) printf "%.2f\n", r / l; else print "-" }'; }
+
+# row TITLE LOAD FIGURE AIM: one figure of all brokers.
+row() {
+    local own line peer value
+    own=$(median "$2" causeway "$3")
+    line= values=
+    for peer in "${peers[@]}"; do
+        value=$(median "$2" "$peer" "$3")
+        line+=" $(cell "$value") |" values+=" $(ratio "$value" "$own") |"
+    done
+    [[ -n $own ]] || return 0
+    echo "| $1 |$line $(cell "$own") |$values $4 |"
 }
 
-row() { # NAME LEFT-LOAD LEFT-SYSTEM RIGHT-LOAD RIGHT-SYSTEM LIMIT
-    local left right ratio
-    left=$(median "$2" "$3" value)
-    right=$(median "$4" "$5" value)
-    [[ -n $left || -n $right ]] || return 0
-    ratio=$(awk -v l="${left:-0}" -v r="${right:-0}" 'BEGIN { if (l > 0 && r > 0) printf "%.2f", r / l; else print "-" }')
-    echo "| $1 | $(cell "$2" "$3") | $(cell "$4" "$5") | $ratio | $6 |"
+# beside TITLE LOAD SYSTEM OTHER-LOAD OTHER-SYSTEM AIM: what one load costs beside another one.
+beside() {
+    local without with
+    without=$(median "$2" "$3" broker_cpu_us_per_delivered)
+    with=$(median "$4" "$5" broker_cpu_us_per_delivered)
+    [[ -n $without && -n $with ]] || return 0
+    echo "| $1 | $(cell "$without") | $(cell "$with") | $(ratio "$without" "$with") | $6 |"
 }
 
-peer() { row "$1" "$2" mosquitto "$2" causeway "$3"; }
-
+cpu=broker_cpu_us_per_delivered
+versions=
+for peer in "${peers[@]}"; do
+    case $peer in
+        mosquitto) versions+=", $("$mosquitto" -h 2>&1 | head -n 1 || true)" ;;
+        rumqttd) versions+=", $("$rumqttd" --version 2>&1 | head -n 1 || true)" ;;
+    esac
+done
 echo
 echo "$(date -u +%F), $(nproc) x $(awk -F': ' '/model name/ { print $2; exit }' /proc/cpuinfo)," \
-    "Linux $(uname -r), $("$mosquitto" -h | head -n 1); median of $rounds, $seconds s per load"
+    "Linux $(uname -r)$versions; median of $rounds, $seconds s per load. Microseconds are processor time of" \
+    "all processes of the broker per delivered message, unless it says otherwise."
 echo
-echo '| one proxy and an intermediate | mosquitto | causeway | ratio | aim |'
-echo '|---|---|---|---|---|'
+header='| one proxy and an intermediate |' rule='|---|'
+for peer in "${peers[@]}" causeway; do header+=" $peer |" rule+='---|'; done
+for peer in "${peers[@]}"; do header+=" : $peer |" rule+='---|'; done
+echo "$header aim |"
+echo "$rule---|"
 for payload in 16 256; do
-    peer "pairs, QoS 0, $payload B: CPU us per message" "pairs-q0-$payload" 0.8
-    peer "pairs, QoS 1, $payload B: CPU us per message" "pairs-q1-$payload" 0.7
-    peer "pairs, QoS 2, $payload B: CPU us per message" "pairs-q2-$payload" 0.7
-    peer "fan-out 1:100, QoS 0, $payload B: CPU us per message" "fanout-$payload" 0.5
+    row "pairs, QoS 0, $payload B: us" "pairs-q0-$payload" $cpu 0.25
+    row "pairs, QoS 1, $payload B: us" "pairs-q1-$payload" $cpu 0.20
+    row "pairs, QoS 2, $payload B: us" "pairs-q2-$payload" $cpu 0.15
 done
-peer 'pairs, QoS 1, 10 in flight: CPU us per message' few-in-flight -
-peer '5,000 messages per second: p50 us' latency-5000 1.5
-peer '5,000 messages per second: CPU us per message' cost-5000 -
-for qos in 1 2; do
-    peer "pairs with persistent sessions, QoS $qos, 16 B: CPU us per message" "kept-q$qos" -
-done
-peer '1,000 clients away, 200 messages of 256 B for each: CPU us to queue one' offline-queue -
-peer 'the same: CPU us to give one out' offline-drain -
-peer 'one client away, 90,000 messages of 256 B: CPU us to queue one' deep-queue -
-peer 'the same: CPU us to give one out' deep-drain -
-peer "$connections idle connections: KiB each" idle '8 KiB'
-echo
-echo "| what it adds | without | with | ratio | aim |"
-echo '|---|---|---|---|---|'
-row "$filters wildcard filters: CPU us per message" pairs-q0-16 causeway filters causeway 1.2
-row "the same in mosquitto" pairs-q0-16 mosquitto filters mosquitto -
 for qos in 0 1 2; do
-    row "QoS $qos across two proxies and an intermediate: CPU us per message" \
-        "pairs-q$qos-16" causeway "cross-q$qos" causeway 3
+    row "pairs, QoS $qos, 8 KiB: us" "pairs-q$qos-8192" $cpu 0.8
+done
+row 'pairs, QoS 0, 16 B, MQTT 5: us' pairs-v5 $cpu -
+for qos in 0 1; do
+    row "fan-out 1:100, QoS $qos, 16 B: us" "fanout-100-q$qos" $cpu 0.10
+    row "fan-out 1:1000, QoS $qos, 16 B: us" "fanout-1000-q$qos" $cpu 0.10
+    row "fan-in 100:1, QoS $qos, 16 B: us" "fanin-q$qos" $cpu 0.4
+done
+row 'shared group of 10, QoS 1, 16 B: us' shared-q1 $cpu 0.3
+row 'pairs, QoS 1, 10 in flight: us' few-in-flight $cpu -
+for rate in 5000 20000; do
+    row "$rate messages per second over 10 pairs: us" "lone-$rate" $cpu 1.0
+    row "the same: latency p50, us" "lone-$rate" latency_us/p50 1.0
+    row "the same: latency p99, us" "lone-$rate" latency_us/p99 -
+    row "the same: latency p99.9, us" "lone-$rate" latency_us/p99.9 -
 done
 for qos in 1 2; do
-    row "QoS $qos across proxies, from clean to persistent sessions: CPU us per message" \
+    row "pairs with persistent sessions, QoS $qos, 16 B: us" "kept-q$qos" $cpu -
+done
+row '1,000 clients away, 200 messages of 256 B for each: us to queue one' offline queue/broker_cpu_us_each -
+row 'the same: us to give one out' offline drain/broker_cpu_us_each -
+row 'one client away, 90,000 messages of 256 B: us to queue one' deep queue/broker_cpu_us_each -
+row 'the same: us to give one out' deep drain/broker_cpu_us_each -
+row "$connections idle connections: KiB each" idle broker_kib_per_connection -
+row 'connections per second' connect connects_per_sec 'at least 1.0'
+echo
+echo '| what it adds | without | with | ratio | aim |'
+echo '|---|---|---|---|---|'
+beside "$filters wildcard filters" pairs-q0-16 causeway filters causeway 1.1
+for peer in "${peers[@]}"; do
+    beside "the same in $peer" pairs-q0-16 "$peer" filters "$peer" -
+done
+for qos in 0 1 2; do
+    beside "QoS $qos across two proxies and an intermediate" "pairs-q$qos-16" causeway "cross-q$qos" causeway -
+    for peer in "${peers[@]}"; do
+        beside "the same, beside one single $peer" "pairs-q$qos-16" "$peer" "cross-q$qos" causeway 0.7
+    done
+done
+for qos in 1 2; do
+    beside "QoS $qos across proxies, from clean to persistent sessions" \
         "cross-q$qos" causeway "cross-kept-q$qos" causeway 2
 done
 echo
-jq -r 'select(.own != null and .result.settings.rate_per_sec == null) | .own / .result.broker_cpu_us_per_delivered' "$results" |
+jq -r 'select(.result.own_cpu_us_per_delivered != null and .result.settings.rate_per_sec == null)
+       | .result.own_cpu_us_per_delivered / .result.broker_cpu_us_per_delivered' "$results" |
     sort -g | awk '{ v[NR] = $1 } END { if (NR) printf "The load tool itself used %.2f (median) to %.2f (most) of the processor time of the broker.\n", v[int((NR + 1) / 2)], v[NR] }'
+jq -r 'select(.ok | not) | "\(.load) on \(.system): a run failed its checks, and does not count."' "$results" | sort | uniq -c
 if ((broken)); then
-    echo "**$broken runs FAILED their checks or could not be made; see above.**"
+    echo "**$broken runs of causeway FAILED their checks or could not be made; see above.**"
     exit 1
 fi
-echo 'Every run passed its checks: nothing lost, nothing twice, nothing out of order.'
+echo 'Every run of causeway passed its checks: nothing lost, nothing twice, nothing out of order.'
