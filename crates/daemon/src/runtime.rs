@@ -9,6 +9,10 @@ use tokio::runtime::Builder;
 /// How long blocking work (a read of standard input) may hold up the end of the process.
 const LAST_WORK: Duration = Duration::from_millis(500);
 
+/// After so many turns of busy tasks sockets are looked at, so that busy clients do not hold up the others. A turn takes up
+/// to some hundred microseconds.
+const TURNS_BETWEEN_EVENTS: u32 = 8;
+
 /// Runs `future` on a multi-threaded runtime with `workers` threads (default: one per processor).
 ///
 /// An error is printed on standard error as the chain of its causes, and the exit code is 1.
@@ -17,7 +21,7 @@ pub fn block_on<T: Termination>(
     future: impl Future<Output = anyhow::Result<T>>,
 ) -> ExitCode {
     let mut builder = Builder::new_multi_thread();
-    builder.enable_all();
+    builder.enable_all().event_interval(TURNS_BETWEEN_EVENTS);
     if let Some(workers) = workers {
         builder.worker_threads(workers.max(1));
     }

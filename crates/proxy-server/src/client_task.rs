@@ -35,13 +35,16 @@ use crate::leftovers;
 use crate::mailbox::Drained;
 use crate::metrics::DropReason;
 use crate::session_guard::SessionGuard;
-use crate::wire::{Input, Output};
+use crate::wire::{Input, Output, READ_CHUNK};
 
 /// No message is taken from the mailbox while more than this waits to be written, in bytes.
 const OUTPUT_ENOUGH: usize = 64 * 1024;
 
 /// Nothing is read while more than this waits to be written, in bytes.
 const OUTPUT_MUCH: usize = 1024 * 1024;
+
+/// Steps of a busy client before others have their turn.
+const STEPS: u8 = 4;
 
 /// SUBSCRIBE and UNSUBSCRIBE packets that may wait for their answers; then nothing is read.
 const REQUESTS: usize = 16;
@@ -94,6 +97,8 @@ pub(crate) struct ClientTask<S> {
     /// Until the way to the store has room.
     congested: Option<Wait>,
     timer: Pin<Box<Sleep>>,
+    /// Steps since others had their turn.
+    steps: u8,
     /// Whether the client was not listened to since the keep-alive was last looked at.
     deaf: bool,
     guard: SessionGuard,
@@ -138,6 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             told_store: false,
             congested: None,
             timer,
+            steps: 0,
             deaf: false,
             guard,
         }
@@ -204,8 +210,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
         if self.connection.closed().is_some() {
             return Poll::Ready(Ok(()));
         }
-        if crowded {
-            // A recipient's queue fills up: let other tasks run before this one goes on.
+        self.steps = if progress { self.steps + 1 } else { 0 };
+        if crowded || self.steps >= STEPS {
+            // A recipient's queue fills up, or this client alone is busy: let other tasks run before this one goes on.
+            self.steps = 0;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -290,8 +298,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientTask<S> {
             match self.input.poll_read(context, &mut self.stream, missing) {
                 Poll::Pending => {}
                 Poll::Ready(read) => {
-                    if read? == 0 {
+                    let read = read?;
+                    if read == 0 {
                         return Err(io::ErrorKind::UnexpectedEof.into());
+                    }
+                    if read >= READ_CHUNK {
+                        self.steps = STEPS - 1;
                     }
                     progress = true;
                 }

@@ -135,11 +135,14 @@ fn supervise<C: Connections>(
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::client_task::ClientTask;
     use crate::handshake::tests::broker;
+    use crate::wire::READ_CHUNK;
 
     /// Most bytes of the future that serves a connection.
     const TASK_BYTES: usize = 128;
@@ -159,6 +162,55 @@ mod tests {
         assert!(bytes <= TASK_BYTES, "{bytes} bytes");
         let bytes = size_of::<ClientTask<TcpStream>>();
         assert!(bytes <= CLIENT_BYTES, "{bytes} bytes");
+    }
+
+    /// Resolves when all others that can run had their turn.
+    async fn turn() {
+        let mut is_first = true;
+        let others = std::future::poll_fn(|context| {
+            if std::mem::take(&mut is_first) {
+                context.waker().wake_by_ref();
+                return std::task::Poll::Pending;
+            }
+            std::task::Poll::Ready(())
+        });
+        others.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn others_have_their_turn_while_one_client_sends_without_end() {
+        const MESSAGES: u64 = 4_000;
+        let (stream, mut client) = tokio::io::duplex(8 << 20);
+        let connect = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x00\x00\x00";
+        let publish = [b"\x30\x83\x08\x00\x01t".as_slice(), &[0; 1024]].concat();
+        client.write_all(connect).await.expect("it has room");
+        let broker = broker();
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("it is free");
+        let patience =
+            Patience { connect_timeout: Duration::from_secs(60), stop: CancellationToken::new() };
+        let serving = supervise::<mpsc::Receiver<DuplexStream>>(
+            stream,
+            Arc::clone(&broker),
+            patience,
+            permit,
+        );
+        let serving = tokio::spawn(serving);
+        client.read_exact(&mut [0; 4]).await.expect("a CONNACK");
+        client.write_all(&publish.repeat(MESSAGES as usize)).await.expect("it has room");
+        // A task like that of the client, so that they take turns.
+        let turns = tokio::spawn(async move {
+            let received = || broker.metrics.received[0].get();
+            let (mut turns, mut before) = (0, 0);
+            while before < MESSAGES {
+                turn().await;
+                turns += u64::from(received() > before);
+                before = received();
+            }
+            turns
+        });
+        let turns = turns.await.expect("it ends");
+        serving.abort();
+        assert!(turns * 4 * READ_CHUNK as u64 >= MESSAGES * 1024, "{turns} turns");
     }
 
     #[test]

@@ -55,7 +55,7 @@ struct ReasonLabel {
 /// The counters of one proxy.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Metrics {
-    received: [Counter; 3],
+    pub received: [Counter; 3],
     sent: [Counter; 3],
     dropped: [Counter; DropReason::ALL.len()],
     closed: Family<ReasonLabel, Counter>,
